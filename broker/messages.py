@@ -1,0 +1,207 @@
+"""Every message of Hutch, with its wire form. Samples stand in `docs/protocol.md`; nothing else goes over a queue.
+
+A message is one MessagePack map with its type under `type` and its version under `v`. Unknown fields are ignored,
+so that a newer sender may say more; an unknown type or version, or a value out of range, is `Corrupt`. Requests are
+imperative, answers and notices say what has happened. Every handler may see a message twice.
+"""
+
+from typing import Annotated, Final, Literal, TypeVar
+from uuid import UUID
+
+import msgspec
+from msgspec import Meta, Struct
+
+from broker.errors import Corrupt
+from broker.model import (
+    MAX_OPERATIONS_PER_COMMIT,
+    ConflictCode,
+    Cursor,
+    FullContent,
+    Hash,
+    Kind,
+    Mode,
+    Nanoseconds,
+    Operation,
+    Sequence,
+)
+
+MAX_MESSAGE_SIZE_BYTES: Final = 256 * 1024
+"""What the broker takes. A larger commit's body is staged at the metadata server and named by its hash."""
+
+MAX_BODY_SIZE_BYTES: Final = 64 * 1024 * 1024
+"""What the metadata server takes as one staged body."""
+
+RequestNumber = Annotated[int, Meta(ge=1, le=2**63 - 1)]
+Version = Literal[1]
+
+
+class _Message(Struct, frozen=True, kw_only=True, tag_field="type"):
+    v: Version = 1
+
+
+class CommitRequest(_Message, tag="commit"):
+    """Please do all of these operations, or none.
+
+    (device, `incarnation`, `workspace_id`, `number`) names the request for good: it is sent again unchanged until it
+    is answered. The device is the broker's verified `user_id`, never anything in the body. `cursor` is where the
+    author stands in the journal. The metadata server, and nobody else, may set `on_behalf_of` (a device).
+    """
+
+    workspace_id: UUID
+    incarnation: UUID
+    number: RequestNumber
+    cursor: Cursor
+    operations: Annotated[tuple[Operation, ...], Meta(min_length=1, max_length=MAX_OPERATIONS_PER_COMMIT)]
+    on_behalf_of: UUID | None = None
+
+
+class StagedCommitRequest(_Message, tag="commit_staged"):
+    """The same, of a commit too large for a message.
+
+    `body` is the SHA-256 of an encoded `CommitRequest` that was put to the metadata server (`PUT /v1/bodies/…`) by the
+    same device; its workspace, incarnation and number must be those given here.
+    """
+
+    workspace_id: UUID
+    incarnation: UUID
+    number: RequestNumber
+    body: Hash
+    on_behalf_of: UUID | None = None
+
+
+Request = CommitRequest | StagedCommitRequest
+
+
+class JournalEntry(Struct, frozen=True, kw_only=True):
+    """One accepted commit. Its encoded bytes are what the chain is made over, and are stored and sent unchanged.
+
+    `operations` are those of the request, but that content which a follower of the journal might not have (a copy of
+    a version that is no more the current one) is written out whole. `version` of every touched node becomes `seq`.
+    """
+
+    seq: Sequence
+    user_id: UUID
+    device_id: UUID
+    incarnation: UUID
+    number: RequestNumber
+    committed_ns: Nanoseconds
+    operations: tuple[Operation, ...]
+
+
+class ChangeNotice(_Message, tag="changes"):
+    """A workspace's journal has grown by `entries`, which are consecutive and end at `head`.
+
+    Goes to every member device, the author's among them, whose answer it is. `entries` are encoded `JournalEntry`
+    values, to be chained over as they are. Empty `entries`: the news is too large for a message; fetch the changes.
+    """
+
+    workspace_id: UUID
+    head: Cursor
+    entries: tuple[bytes, ...] = ()
+
+
+class Conflict(Struct, frozen=True, kw_only=True):
+    """Why an operation was refused. `index` is its place in the request; None: the commit as a whole.
+
+    `names` and `hashes` say which, where there is something to name: the chunks that are missing (as many as fit).
+    """
+
+    code: ConflictCode
+    index: int | None = None
+    node_id: UUID | None = None
+    detail: str = ""
+    hashes: tuple[Hash, ...] = ()
+
+
+class CommitRefused(_Message, tag="refused"):
+    """None of it was done. Reach `head` first, then plan again. Goes to the author alone."""
+
+    workspace_id: UUID
+    incarnation: UUID
+    number: RequestNumber
+    head: Cursor
+    conflicts: tuple[Conflict, ...]
+
+
+class CommitAccepted(_Message, tag="accepted"):
+    """The answer to a request that had been answered before: it was accepted as entry `seq`."""
+
+    workspace_id: UUID
+    incarnation: UUID
+    number: RequestNumber
+    seq: Sequence
+    head: Cursor
+
+
+class MembershipChanged(_Message, tag="membership"):
+    """The device's workspaces, or its role in one, have changed: ask the metadata server which they are."""
+
+
+Inbox = ChangeNotice | CommitRefused | CommitAccepted | MembershipChanged
+"""What comes to a device's response queue."""
+
+
+class SnapshotNode(Struct, frozen=True, kw_only=True):
+    """A live node, as a snapshot tells of it. Parents come before their children."""
+
+    node_id: UUID
+    parent_id: UUID
+    name: str
+    kind: Kind
+    version: Sequence
+    mode: Mode = 0
+    mtime_ns: Nanoseconds = 0
+    target: str = ""
+    content: FullContent | None = None
+    mounted_workspace_id: UUID | None = None
+
+
+T = TypeVar("T")
+
+_encoder = msgspec.msgpack.Encoder(uuid_format="bytes")
+_request_decoder: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
+_inbox_decoder: msgspec.msgpack.Decoder[Inbox] = msgspec.msgpack.Decoder(Inbox)
+_entry_decoder = msgspec.msgpack.Decoder(JournalEntry)
+_snapshot_decoder = msgspec.msgpack.Decoder(SnapshotNode)
+_content_decoder = msgspec.msgpack.Decoder(FullContent)
+
+
+def encode(value: Struct) -> bytes:
+    """The wire bytes of any value of this module, or of `broker.model`. The same value always gives the same bytes."""
+    return _encoder.encode(value)
+
+
+def decode_request(data: bytes) -> Request:
+    """Read a message of the request queue.
+
+    Raises:
+        Corrupt: When it is malformed, out of range, of an unknown type, or of an unknown version.
+    """
+    return _decode(_request_decoder, data)
+
+
+def decode_inbox(data: bytes) -> Inbox:
+    """Read a message of a device's response queue. Raises `Corrupt` as `decode_request` does."""
+    return _decode(_inbox_decoder, data)
+
+
+def decode_entry(data: bytes) -> JournalEntry:
+    """Read one journal entry. Raises `Corrupt` as `decode_request` does."""
+    return _decode(_entry_decoder, data)
+
+
+def decode_snapshot_node(data: bytes) -> SnapshotNode:
+    """Read one record of a snapshot. Raises `Corrupt` as `decode_request` does."""
+    return _decode(_snapshot_decoder, data)
+
+
+def decode_content(data: bytes) -> FullContent:
+    """Read a stored manifest. Raises `Corrupt` as `decode_request` does."""
+    return _decode(_content_decoder, data)
+
+
+def _decode(decoder: "msgspec.msgpack.Decoder[T]", data: bytes) -> T:
+    try:
+        return decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise Corrupt(f"not a message of ours: {error}") from error
