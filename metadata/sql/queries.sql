@@ -1,0 +1,1 @@
+-- The queries of the commit: see metadata/store.py for the order in which they run.
