@@ -156,6 +156,22 @@ class SnapshotNode(Struct, frozen=True, kw_only=True):
     mounted_workspace_id: UUID | None = None
 
 
+class StreamHead(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How a stream of the metadata server begins: `count` values follow, as bins. `head` is where they lead."""
+
+    head: Cursor | None = None
+    count: Annotated[int, Meta(ge=0)]
+
+
+class RetainedVersion(Struct, frozen=True, kw_only=True):
+    """What a file held from a version on, as history tells of it. `content` is an encoded `FullContent`."""
+
+    node_id: UUID
+    version: Sequence
+    digest: Hash
+    content: bytes
+
+
 T = TypeVar("T")
 
 _encoder = msgspec.msgpack.Encoder(uuid_format="bytes")
@@ -164,6 +180,8 @@ _inbox_decoder: msgspec.msgpack.Decoder[Inbox] = msgspec.msgpack.Decoder(Inbox)
 _entry_decoder = msgspec.msgpack.Decoder(JournalEntry)
 _snapshot_decoder = msgspec.msgpack.Decoder(SnapshotNode)
 _content_decoder = msgspec.msgpack.Decoder(FullContent)
+_stream_head_decoder = msgspec.msgpack.Decoder(StreamHead)
+_retained_decoder = msgspec.msgpack.Decoder(RetainedVersion)
 
 
 def encode(value: Struct) -> bytes:
@@ -198,6 +216,16 @@ def decode_snapshot_node(data: bytes) -> SnapshotNode:
 def decode_content(data: bytes) -> FullContent:
     """Read a stored manifest. Raises `Corrupt` as `decode_request` does."""
     return _decode(_content_decoder, data)
+
+
+def decode_stream_head(data: bytes) -> StreamHead:
+    """Read a stream's first object. Raises `Corrupt` as `decode_request` does."""
+    return _decode(_stream_head_decoder, data)
+
+
+def decode_retained_version(data: bytes) -> RetainedVersion:
+    """Read one record of a stream of versions. Raises `Corrupt` as `decode_request` does."""
+    return _decode(_retained_decoder, data)
 
 
 def _decode(decoder: "msgspec.msgpack.Decoder[T]", data: bytes) -> T:
