@@ -1,0 +1,219 @@
+"""Consumes one queue of RabbitMQ, and comes back after whatever ends a connection."""
+
+import asyncio
+from dataclasses import dataclass
+from inspect import isawaitable
+from typing import Final
+
+import structlog
+from aio_pika import exceptions as amqp
+from aiormq.abc import AbstractChannel as RawChannel
+from aiormq.abc import DeliveredMessage
+
+from broker.delivery import Delivery, OnConnected, OnDelivery
+from broker.errors import HutchError, NotFound, Retryable
+from broker.link import (
+    CONNECT_TIMEOUT_S,
+    BrokerAddress,
+    Link,
+    draw_jitter,
+    next_delay_s,
+    open_link,
+    translate,
+)
+
+SETTLE_TIMEOUT_S: Final = 30.0
+STEADY_S: Final = 5.0
+"""A connection that lasted this long was a good one: the next failure counts from one again."""
+
+MISSING_TIMES: Final = 4
+MISSING_S: Final = 3.0
+"""A queue is gone when it was seen missing so often, over so long: a broker that starts says it too soon."""
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+class Consumer:
+    """Consumes one queue, for as long as it takes.
+
+    Args:
+        address: Where the broker is.
+        queue: Which queue. It must stand already: consumers declare nothing.
+        prefetch: How many unsettled deliveries may be in hand.
+        exclusive: Refuse to share the queue with another consumer.
+    """
+
+    def __init__(self, address: BrokerAddress, queue: str, *, prefetch: int, exclusive: bool = False) -> None:
+        self._address = address
+        self._queue = queue
+        self._prefetch = prefetch
+        self._exclusive = exclusive
+        self._stream: _Stream | None = None
+
+    @property
+    def connected(self) -> bool:
+        """Whether deliveries can arrive just now."""
+        return self._stream is not None and not self._stream.ended
+
+    async def run(self, on_delivery: OnDelivery, *, on_connected: OnConnected | None = None) -> None:
+        """Hand over deliveries, one after the other, until cancelled; connect again whenever the connection is lost.
+
+        What was in hand when a connection is lost comes again, and settling it does nothing.
+
+        Args:
+            on_delivery: Called for each, and awaited when it can be: the next waits meanwhile. It may keep the
+                delivery and settle it later. What it raises ends the run.
+            on_connected: Awaited each time that consuming has begun, before deliveries are handed over.
+
+        Raises:
+            Forbidden: The credentials are not valid (any more), or give no right to this queue.
+            NotFound: The queue is gone: seen several times over some seconds, since a broker that is just starting
+                may say so of a queue that it has.
+            Refused: With code `in_use`, another consumer has the queue for itself.
+            Misconfigured: The address cannot be used.
+        """
+        patience = Patience()
+        loop = asyncio.get_running_loop()
+        while True:
+            stream = await self._start(patience)
+            began = loop.time()
+            self._stream = stream
+            try:
+                if on_connected is not None:
+                    await on_connected()
+                await stream.hand_over(on_delivery)
+            finally:
+                self._stream = None
+                await stream.close()
+            if loop.time() - began > STEADY_S:
+                patience = Patience()
+            log.warning("broker_consumer.lost", queue=self._queue)
+
+    async def _start(self, patience: "Patience") -> "_Stream":
+        while True:
+            try:
+                stream = await _open_stream(self._address, self._queue, self._prefetch, self._exclusive)
+            except HutchError as error:
+                if not patience.bears(error, asyncio.get_running_loop().time()):
+                    raise
+                delay_s = next_delay_s(patience.attempts, draw_jitter())
+                log.info(
+                    "broker_consumer.waited", attempt=patience.attempts, delay_s=delay_s, error=str(error)
+                )
+                await asyncio.sleep(delay_s)
+            else:
+                log.info("broker_consumer.started", attempt=patience.attempts)
+                return stream
+
+
+@dataclass
+class Patience:
+    """Which failures to start consuming are borne, and how many there were. Reads no clock itself."""
+
+    attempts: int = 0
+    missing_times: int = 0
+    missing_since: float = 0.0
+
+    def bears(self, error: HutchError, now: float) -> bool:
+        """Note a failure. False: it is an answer, for the caller to have."""
+        self.attempts += 1
+        if isinstance(error, NotFound):
+            self.missing_times += 1
+            if self.missing_times == 1:
+                self.missing_since = now
+            return self.missing_times < MISSING_TIMES or now - self.missing_since < MISSING_S
+        self.missing_times = 0
+        return isinstance(error, Retryable)
+
+
+class _Stream:
+    """The deliveries of one connection, in order, until it ends."""
+
+    def __init__(self, link: Link, prefetch: int) -> None:
+        self._link = link
+        # The broker sends no more than the prefetch unsettled; one place is for the end.
+        self._inbox: asyncio.Queue[Delivery | None] = asyncio.Queue(prefetch + 1)
+        self.ended = False
+
+    async def receive(self, message: DeliveredMessage) -> None:
+        if not self.ended:
+            self._inbox.put_nowait(_to_delivery(self._link, message))
+
+    def end(self, *_: object) -> None:
+        if not self.ended:
+            self.ended = True
+            self._inbox.put_nowait(None)
+
+    async def hand_over(self, on_delivery: OnDelivery) -> None:
+        while True:
+            delivery = await self._inbox.get()
+            if delivery is None or self.ended:
+                return
+            result = on_delivery(delivery)
+            if isawaitable(result):
+                await result
+
+    async def close(self) -> None:
+        self.ended = True
+        await self._link.close()
+
+
+async def _open_stream(address: BrokerAddress, queue: str, prefetch: int, exclusive: bool) -> _Stream:
+    link = await open_link(address, "consume")
+    stream = _Stream(link, prefetch)
+    try:
+        async with link.limited(CONNECT_TIMEOUT_S):
+            channel = await link.channel()
+            await channel.set_qos(prefetch_count=prefetch)
+            # The library's own way starts two tasks for each delivery, and does not tell when the broker cancels.
+            raw = await channel.get_underlay_channel()
+            raw.on_consumer_cancel_callbacks.add(stream.end)
+            raw.closing.add_done_callback(stream.end)
+            await raw.basic_consume(queue, stream.receive, exclusive=exclusive)
+    except amqp.CONNECTION_EXCEPTIONS as error:
+        await link.close()
+        raise translate(error) from error
+    except BaseException:
+        await link.close()
+        raise
+    return stream
+
+
+def _to_delivery(link: Link, message: DeliveredMessage) -> Delivery:
+    properties = message.header.properties
+    headers = dict(properties.headers or {})
+    count = headers.get("x-delivery-count")
+    redelivered = bool(message.redelivered)
+    return Delivery(
+        body=message.body,
+        user_id=properties.user_id or None,
+        # At a first delivery the broker does not write this header: then it is the publisher's own invention.
+        delivery_count=count if redelivered and isinstance(count, int) and count > 0 else 0,
+        redelivered=redelivered,
+        message_id=properties.message_id,
+        headers=headers,
+        settle=_Settle(link, message.channel, message.delivery_tag or 0),
+    )
+
+
+class _Settle:
+    """Settles one delivery, once: a second time would make the broker close the channel."""
+
+    def __init__(self, link: Link, channel: RawChannel, tag: int) -> None:
+        self._link = link
+        self._channel = channel
+        self._tag = tag
+        self._done = False
+
+    async def __call__(self, *, taken: bool, requeue: bool) -> None:
+        if self._done or not self._link.open:
+            return
+        self._done = True
+        try:
+            async with self._link.limited(SETTLE_TIMEOUT_S):
+                if taken:
+                    await self._channel.basic_ack(self._tag)
+                else:
+                    await self._channel.basic_reject(self._tag, requeue=requeue)
+        except (Retryable, *amqp.CONNECTION_EXCEPTIONS):
+            pass  # the channel is gone: the broker delivers it again
