@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from deploy.talk import Failed, say
+from deploy.talk import DeployError, say
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 VENV = CHECKOUT / ".venv"
@@ -32,7 +32,7 @@ def install_python() -> None:
     Two may run at once: the second waits for the first.
 
     Raises:
-        Failed: This Python cannot make environments, or a package could not be installed.
+        DeployError: This Python cannot make environments, or a package could not be installed.
     """
     if _is_current():
         return
@@ -55,13 +55,13 @@ def install_rabbitmq() -> None:
     """See that RabbitMQ is here, with its management plugin.
 
     Raises:
-        Failed: It is not, and we may not install it. The message says what to install.
+        DeployError: It is not, and we may not install it. The message says what to install.
     """
     if find_rabbitmq() is None:
         say("Installing RabbitMQ …")
         _install_packages(["rabbitmq-server"], "RabbitMQ 3.10 or later")
         if find_rabbitmq() is None:
-            raise Failed(
+            raise DeployError(
                 "RabbitMQ was installed, but its `rabbitmq-server` script is not where we look for it."
             )
 
@@ -77,9 +77,8 @@ def find_rabbitmq() -> Path | None:
         candidates.append(Path(home) / "sbin")
     candidates += sorted(Path("/usr/lib/rabbitmq/lib").glob("rabbitmq_server-*/sbin"), reverse=True)
     candidates += [Path("/usr/lib/rabbitmq/bin"), Path("/opt/homebrew/opt/rabbitmq/sbin")]
-    for name in ("rabbitmq-server",):
-        if found := shutil.which(name):
-            candidates.append(Path(found).resolve().parent)
+    if found := shutil.which("rabbitmq-server"):
+        candidates.append(Path(found).resolve().parent)
     for folder in candidates:
         if (folder / "rabbitmq-server").is_file() and any(
             (folder.parent / "plugins").glob(_MANAGEMENT_PLUGIN)
@@ -123,7 +122,9 @@ def _make_environment() -> None:
             _install_packages(["python3-venv"], "Python's `venv` module")
         made = subprocess.run([python, "-m", "venv", str(VENV)], capture_output=True, text=True)
         if made.returncode != 0:
-            raise Failed(f"{python} could not make an environment in {VENV}:\n{made.stdout}{made.stderr}")
+            raise DeployError(
+                f"{python} could not make an environment in {VENV}:\n{made.stdout}{made.stderr}"
+            )
 
 
 def _pip_works() -> bool:
@@ -160,23 +161,23 @@ def _anyone_may_run(path: Path) -> bool:
 
 
 def _pip(*arguments: str) -> None:
-    command = [VENV_PYTHON, "-m", "pip", "--disable-pip-version-check", "--no-input", "-q", *arguments]
+    command = [str(VENV_PYTHON), "-m", "pip", "--disable-pip-version-check", "--no-input", "-q", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=CHECKOUT)
     if done.returncode != 0:
-        raise Failed(f"Installing the Python packages failed:\n{done.stdout}{done.stderr}")
+        raise DeployError(f"Installing the Python packages failed:\n{done.stdout}{done.stderr}")
 
 
 def _install_packages(packages: Sequence[str], what: str) -> None:
     by_hand = f"{what} is missing. Please install it"
     if shutil.which("apt-get") is None:
-        raise Failed(f"{by_hand} (on Debian: the package {' '.join(packages)}), and start again.")
+        raise DeployError(f"{by_hand} (on Debian: the package {' '.join(packages)}), and start again.")
     command = ["apt-get", "install", "-y", "--no-install-recommends", *packages]
     if os.geteuid() == 0:
         prefix: list[str] = []
     elif shutil.which("sudo") is not None:
         prefix = ["sudo", "--"] if sys.stdin.isatty() else ["sudo", "-n", "--"]
     else:
-        raise Failed(f"{by_hand} as root: {' '.join(command)}")
+        raise DeployError(f"{by_hand} as root: {' '.join(command)}")
     # A package's scripts would start a public server on the default port, and enable it at boot: ours is private.
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
     prefix += ["env", "DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1"]
@@ -185,4 +186,4 @@ def _install_packages(packages: Sequence[str], what: str) -> None:
         subprocess.run([*prefix, "apt-get", "update"], capture_output=True, text=True, env=environment)
         done = subprocess.run([*prefix, *command], capture_output=True, text=True, env=environment)
     if done.returncode != 0:
-        raise Failed(f"{by_hand} as root: {' '.join(command)}\n{done.stderr.strip()}")
+        raise DeployError(f"{by_hand} as root: {' '.join(command)}\n{done.stderr.strip()}")

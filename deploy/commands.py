@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from deploy import bootstrap
-from deploy.talk import Failed, say
+from deploy.talk import DeployError, say
 
 
 def main() -> int:
@@ -18,7 +17,7 @@ def main() -> int:
     try:
         bootstrap.install_python()
         bootstrap.install_rabbitmq()
-    except Failed as failure:
+    except DeployError as failure:
         say(f"deploy/local: {failure}")
         return 1
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 
-class Failed(Exception):
+class DeployError(Exception):
     """Something that the person must see to. The message says in a line what, and what to do."""
 
 
