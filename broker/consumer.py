@@ -1,7 +1,6 @@
 """Consumes one queue of RabbitMQ, and comes back after whatever ends a connection."""
 
 import asyncio
-from dataclasses import dataclass
 from inspect import isawaitable
 from typing import Final
 
@@ -11,13 +10,12 @@ from aiormq.abc import AbstractChannel as RawChannel
 from aiormq.abc import DeliveredMessage
 
 from broker.delivery import Delivery, OnConnected, OnDelivery
-from broker.errors import HutchError, NotFound, Retryable
+from broker.errors import HutchError, Retryable
 from broker.link import (
     CONNECT_TIMEOUT_S,
     BrokerAddress,
     Link,
-    draw_jitter,
-    next_delay_s,
+    Patience,
     open_link,
     translate,
 )
@@ -25,10 +23,6 @@ from broker.link import (
 SETTLE_TIMEOUT_S: Final = 30.0
 STEADY_S: Final = 5.0
 """A connection that lasted this long was a good one: the next failure counts from one again."""
-
-MISSING_TIMES: Final = 4
-MISSING_S: Final = 3.0
-"""A queue is gone when it was seen missing so often, over so long: a broker that starts says it too soon."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -87,16 +81,16 @@ class Consumer:
                 await stream.close()
             if loop.time() - began > STEADY_S:
                 patience = Patience()
-            log.warning("broker_consumer.lost", queue=self._queue)
+            log.warning("broker_consumer.lost")
 
-    async def _start(self, patience: "Patience") -> "_Stream":
+    async def _start(self, patience: Patience) -> "_Stream":
         while True:
             try:
                 stream = await _open_stream(self._address, self._queue, self._prefetch, self._exclusive)
             except HutchError as error:
                 if not patience.bears(error, asyncio.get_running_loop().time()):
                     raise
-                delay_s = next_delay_s(patience.attempts, draw_jitter())
+                delay_s = patience.delay_s()
                 log.info(
                     "broker_consumer.waited", attempt=patience.attempts, delay_s=delay_s, error=str(error)
                 )
@@ -104,26 +98,6 @@ class Consumer:
             else:
                 log.info("broker_consumer.started", attempt=patience.attempts)
                 return stream
-
-
-@dataclass
-class Patience:
-    """Which failures to start consuming are borne, and how many there were. Reads no clock itself."""
-
-    attempts: int = 0
-    missing_times: int = 0
-    missing_since: float = 0.0
-
-    def bears(self, error: HutchError, now: float) -> bool:
-        """Note a failure. False: it is an answer, for the caller to have."""
-        self.attempts += 1
-        if isinstance(error, NotFound):
-            self.missing_times += 1
-            if self.missing_times == 1:
-                self.missing_since = now
-            return self.missing_times < MISSING_TIMES or now - self.missing_since < MISSING_S
-        self.missing_times = 0
-        return isinstance(error, Retryable)
 
 
 class _Stream:

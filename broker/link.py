@@ -13,13 +13,26 @@ import aio_pika
 from aio_pika import exceptions as amqp
 from yarl import URL
 
-from broker.errors import Blocked, Forbidden, HutchError, Misconfigured, NotFound, Refused, Unavailable
+from broker.errors import (
+    Blocked,
+    Forbidden,
+    HutchError,
+    Misconfigured,
+    NotFound,
+    Refused,
+    Retryable,
+    Unavailable,
+)
 
 CONNECT_TIMEOUT_S: Final = 10.0
 CLOSE_TIMEOUT_S: Final = 5.0
 HEARTBEAT_S: Final = 15
 FIRST_DELAY_S: Final = 0.2
 LAST_DELAY_S: Final = 30.0
+
+DOUBTFUL_TIMES: Final = 4
+DOUBTFUL_S: Final = 3.0
+"""An answer in doubt is believed when it came so often in a row, over so long: a broker that starts errs."""
 
 # The libraries log each lost connection as an error of theirs, with its trace; we say it once, in our own words.
 for _name in ("aio_pika", "aiormq"):
@@ -78,12 +91,31 @@ def next_delay_s(attempt: int, jitter: float) -> float:
         jitter: From 0 to 1, drawn anew each time: a thousand agents must not come back in one instant.
     """
     full = min(LAST_DELAY_S, FIRST_DELAY_S * float(2 ** min(attempt, 16)))
-    return max(FIRST_DELAY_S, full * (0.5 + jitter / 2))
+    return round(max(FIRST_DELAY_S, full * (0.5 + jitter / 2)), 3)
 
 
-def draw_jitter() -> float:
-    """A random number from 0 to 1, for `next_delay_s`."""
-    return secrets.randbelow(1001) / 1000
+@dataclass
+class Patience:
+    """Which failures to connect or to consume are borne, and how many there were. Reads no clock itself."""
+
+    attempts: int = 0
+    doubtful_times: int = 0
+    doubtful_since: float = 0.0
+
+    def bears(self, error: HutchError, now: float) -> bool:
+        """Note a failure. False: it is an answer, for the caller to have."""
+        self.attempts += 1
+        if isinstance(error, NotFound) or error.code == "not_allowed":
+            self.doubtful_times += 1
+            if self.doubtful_times == 1:
+                self.doubtful_since = now
+            return self.doubtful_times < DOUBTFUL_TIMES or now - self.doubtful_since < DOUBTFUL_S
+        self.doubtful_times = 0
+        return isinstance(error, Retryable)
+
+    def delay_s(self) -> float:
+        """How long to wait now."""
+        return next_delay_s(self.attempts, secrets.randbelow(1001) / 1000)
 
 
 class Link:
@@ -184,8 +216,9 @@ async def open_link(address: BrokerAddress, purpose: str) -> Link:
         purpose: Shown to operators in the broker's list of connections.
 
     Raises:
-        Unavailable: Nobody there, no answer in time, too many connections, or a certificate that is not trusted.
-        Forbidden: The credentials are not valid (any more), or have no access to the virtual host.
+        Unavailable: Nobody there, no answer in time, or a certificate that is not trusted.
+        Forbidden: The credentials are not valid (any more). With code `not_allowed`: too many connections of this
+            user, or no access to the virtual host; a broker that stops just now may say so too.
         Misconfigured: The address cannot be used.
     """
     url = address.full_url().update_query(heartbeat=str(HEARTBEAT_S), name=f"hutch {purpose}")
@@ -218,6 +251,10 @@ def translate(error: BaseException) -> HutchError:
         return NotFound("no queue takes this message: is the exchange bound?", code="no_route")
     if isinstance(error, amqp.DeliveryError):
         return Blocked("the broker refused the message: its queue is full")
+    if isinstance(error, amqp.InvalidFrameError) and "Connection.Close" in text:
+        # The library hides what the broker said as it closed the door: too many connections of one user, no right to
+        # the virtual host, or a broker that stops just now.
+        return Forbidden("the broker allows this user no (further) connection", code="not_allowed")
     if isinstance(error, amqp.ProbableAuthenticationError):
         return Forbidden("the broker refused the credentials: link the device again")
     if "in exclusive use" in text or "RESOURCE_LOCKED" in text:

@@ -12,13 +12,12 @@ from aio_pika import exceptions as amqp
 from aio_pika.abc import AbstractChannel
 
 from broker.delivery import Headers
-from broker.errors import Refused, Unavailable
+from broker.errors import HutchError, Refused, Unavailable
 from broker.link import (
     BrokerAddress,
     Link,
+    Patience,
     blocked_by_alarm,
-    draw_jitter,
-    next_delay_s,
     open_link,
     translate,
 )
@@ -46,7 +45,7 @@ class Publisher:
         self._user_id = user_id
         self._idle_close_s = idle_close_s
         self._opening = asyncio.Lock()
-        self._failed_attempts = 0
+        self._patience = Patience()
         self._link: Link | None = None
         self._channel: AbstractChannel | None = None
         self._channel_opening = asyncio.Lock()
@@ -165,15 +164,14 @@ class Publisher:
     async def _try_to_open(self) -> None:
         try:
             self._link = await open_link(self._address, "publish")
-        except Unavailable as error:
-            self._failed_attempts += 1
-            delay_s = next_delay_s(self._failed_attempts, draw_jitter())
-            log.info(
-                "broker_publisher.waited", attempt=self._failed_attempts, delay_s=delay_s, error=str(error)
-            )
+        except HutchError as error:
+            if not self._patience.bears(error, asyncio.get_running_loop().time()):
+                raise
+            attempt, delay_s = self._patience.attempts, self._patience.delay_s()
+            log.info("broker_publisher.waited", attempt=attempt, delay_s=delay_s, error=str(error))
             await asyncio.sleep(delay_s)
         else:
-            self._failed_attempts = 0
+            self._patience = Patience()
 
     async def _close_link(self) -> None:
         # Taken out first: whoever publishes while the old one is being closed opens another.
