@@ -39,7 +39,7 @@ class _Message(Struct, frozen=True, kw_only=True, tag_field="type"):
     v: Version = 1
 
 
-class CommitRequest(_Message, tag="commit"):
+class CommitRequest(_Message, frozen=True, kw_only=True, tag="commit"):
     """Please do all of these operations, or none.
 
     (device, `incarnation`, `workspace_id`, `number`) names the request for good: it is sent again unchanged until it
@@ -55,7 +55,7 @@ class CommitRequest(_Message, tag="commit"):
     on_behalf_of: UUID | None = None
 
 
-class StagedCommitRequest(_Message, tag="commit_staged"):
+class StagedCommitRequest(_Message, frozen=True, kw_only=True, tag="commit_staged"):
     """The same, of a commit too large for a message.
 
     `body` is the SHA-256 of an encoded `CommitRequest` that was put to the metadata server (`PUT /v1/bodies/…`) by the
@@ -88,7 +88,7 @@ class JournalEntry(Struct, frozen=True, kw_only=True):
     operations: tuple[Operation, ...]
 
 
-class ChangeNotice(_Message, tag="changes"):
+class ChangeNotice(_Message, frozen=True, kw_only=True, tag="changes"):
     """A workspace's journal has grown by `entries`, which are consecutive and end at `head`.
 
     Goes to every member device, the author's among them, whose answer it is. `entries` are encoded `JournalEntry`
@@ -113,7 +113,7 @@ class Conflict(Struct, frozen=True, kw_only=True):
     hashes: tuple[Hash, ...] = ()
 
 
-class CommitRefused(_Message, tag="refused"):
+class CommitRefused(_Message, frozen=True, kw_only=True, tag="refused"):
     """None of it was done. Reach `head` first, then plan again. Goes to the author alone."""
 
     workspace_id: UUID
@@ -123,7 +123,7 @@ class CommitRefused(_Message, tag="refused"):
     conflicts: tuple[Conflict, ...]
 
 
-class CommitAccepted(_Message, tag="accepted"):
+class CommitAccepted(_Message, frozen=True, kw_only=True, tag="accepted"):
     """The answer to a request that had been answered before: it was accepted as entry `seq`."""
 
     workspace_id: UUID
@@ -133,7 +133,7 @@ class CommitAccepted(_Message, tag="accepted"):
     head: Cursor
 
 
-class MembershipChanged(_Message, tag="membership"):
+class MembershipChanged(_Message, frozen=True, kw_only=True, tag="membership"):
     """The device's workspaces, or its role in one, have changed: ask the metadata server which they are."""
 
 
