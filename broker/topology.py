@@ -9,8 +9,10 @@
 | `device.<random>` | classic durable queue, bounded, expires | via `hutch.changes`; workers, by name | its device, alone |
 """
 
+import json
+import sys
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 VHOST: Final = "hutch"
@@ -110,3 +112,50 @@ def device_user(device_id: UUID) -> str:
 def device_permissions(queue: str) -> dict[str, str]:
     """A device configures nothing, writes to the requests exchange, and reads its own queue."""
     return {"configure": "^$", "write": r"^hutch\.requests$", "read": "^" + queue.replace(".", r"\.") + "$"}
+
+
+def definitions() -> dict[str, Any]:
+    """All of this in RabbitMQ's own form, for its `rabbitmqctl import_definitions`. Holds no user and no secret.
+
+    `python -m broker.topology > rabbitmq/definitions.json` writes it.
+    """
+    return {
+        "vhosts": [{"name": VHOST}],
+        "exchanges": [
+            {
+                "name": exchange.name,
+                "vhost": VHOST,
+                "type": exchange.kind,
+                "durable": True,
+                "auto_delete": False,
+                "internal": False,
+                "arguments": {},
+            }
+            for exchange in EXCHANGES
+        ],
+        "queues": [
+            {
+                "name": queue.name,
+                "vhost": VHOST,
+                "durable": True,
+                "auto_delete": False,
+                "arguments": dict(queue.arguments),
+            }
+            for queue in QUEUES
+        ],
+        "bindings": [
+            {
+                "source": binding.exchange,
+                "vhost": VHOST,
+                "destination": binding.queue,
+                "destination_type": "queue",
+                "routing_key": binding.routing_key,
+                "arguments": {},
+            }
+            for binding in BINDINGS
+        ],
+    }
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(definitions(), indent=2) + "\n")
