@@ -176,6 +176,16 @@ class Management:
         found = await self._call("GET", "users", query={"columns": "name,password_hash"})
         return {user["name"]: user["password_hash"] for user in found}
 
+    async def list_limits(self) -> dict[str, dict[str, int]]:
+        """The limits of all users that have any: by user, then as `put_user` takes them."""
+        found = await self._call("GET", "user-limits")
+        return {row["user"]: dict(row["value"]) for row in found}
+
+    async def list_permissions(self) -> dict[str, dict[str, str]]:
+        """What each user may do in this virtual host, as `put_permissions` takes it. Others are not in it."""
+        found = await self._call("GET", "vhosts", self._vhost, "permissions")
+        return {row["user"]: {key: row[key] for key in ("configure", "write", "read")} for row in found}
+
     async def close_connections(self, user: str) -> None:
         """Close all open connections of a user, those opened a moment ago too. None open is fine."""
         await self._delete("connections", "username", user)
