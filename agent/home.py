@@ -55,6 +55,11 @@ class Credential(msgspec.Struct, frozen=True, kw_only=True):
     queue: str
     cafile: str | None = None
 
+    @property
+    def bearer(self) -> str:
+        """What the device proves itself with over HTTP."""
+        return f"{self.device_id}.{self.device_secret}"
+
     def __repr__(self) -> str:
         return f"Credential(device_id={self.device_id})"
 
