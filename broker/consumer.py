@@ -138,12 +138,10 @@ async def _open_stream(address: BrokerAddress, queue: str, prefetch: int, exclus
     try:
         async with link.limited(CONNECT_TIMEOUT_S):
             channel = await link.channel()
-            await channel.set_qos(prefetch_count=prefetch)
-            # The library's own way starts two tasks for each delivery, and does not tell when the broker cancels.
-            raw = await channel.get_underlay_channel()
-            raw.on_consumer_cancel_callbacks.add(stream.end)
-            raw.closing.add_done_callback(stream.end)
-            await raw.basic_consume(queue, stream.receive, exclusive=exclusive)
+            await channel.basic_qos(prefetch_count=prefetch)
+            channel.on_consumer_cancel_callbacks.add(stream.end)
+            channel.closing.add_done_callback(stream.end)
+            await channel.basic_consume(queue, stream.receive, exclusive=exclusive)
     except amqp.CONNECTION_EXCEPTIONS as error:
         await link.close()
         raise translate(error) from error

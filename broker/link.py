@@ -4,13 +4,15 @@ import asyncio
 import logging
 import secrets
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Final, Self
 
 import aio_pika
 from aio_pika import exceptions as amqp
+from aiormq.channel import Channel as RawChannel
 from yarl import URL
 
 from broker.errors import (
@@ -118,6 +120,22 @@ class Patience:
         return next_delay_s(self.attempts, secrets.randbelow(1001) / 1000)
 
 
+class _Channel(RawChannel):
+    """A channel that sends nothing more once the broker has closed it.
+
+    The library's own goes on for some moments, for which the broker ends the whole connection (504), and nobody
+    learns any more which of the publishes in flight was the bad one.
+    """
+
+    @property
+    @asynccontextmanager
+    async def lock(self) -> AsyncGenerator[None, None]:
+        async with super().lock:
+            if self._close_exception is not None:
+                raise amqp.ChannelInvalidStateError("closed by the broker")
+            yield
+
+
 class Link:
     """An open connection. Use `open_link`; its channels end with it.
 
@@ -186,10 +204,16 @@ class Link:
             return True
         return False
 
-    async def channel(self) -> aio_pika.abc.AbstractChannel:
+    async def channel(self) -> RawChannel:
         """Open a channel in confirm mode. The caller keeps it, and limits the time."""
-        channel = self._connection.channel(publisher_confirms=True, on_return_raises=True)
-        await channel.initialize()
+        transport = self._connection.transport
+        if transport is None or not self.open:
+            raise Unavailable("the connection to the broker has ended")
+        raw = transport.connection
+        number = next(number for number in count(1) if number not in raw.channels)
+        channel = _Channel(raw, number, publisher_confirms=True, on_return_raises=True)
+        raw.channels[number] = channel
+        await channel.open()
         return channel
 
     async def close(self) -> None:

@@ -9,7 +9,7 @@ from typing import Self
 import aio_pika
 import structlog
 from aio_pika import exceptions as amqp
-from aio_pika.abc import AbstractChannel
+from aiormq.abc import AbstractChannel
 
 from broker.delivery import Headers
 from broker.errors import HutchError, Refused, Unavailable
@@ -49,6 +49,7 @@ class Publisher:
         self._link: Link | None = None
         self._channel: AbstractChannel | None = None
         self._channel_opening = asyncio.Lock()
+        self._alone = asyncio.Lock()
         self._in_flight = 0
         self._used = asyncio.Event()
         self._idle = asyncio.Event()
@@ -136,12 +137,13 @@ class Publisher:
     async def _send_alone(
         self, link: Link, exchange: str, routing_key: str, message: aio_pika.Message
     ) -> None:
-        if not link.open:
-            raise Unavailable("the connection to the broker has ended")
         try:
-            channel = await link.channel()
-            await _publish_on(channel, exchange, routing_key, message)
-            await channel.close()
+            async with self._alone:  # one at a time: a device may have few channels
+                if not link.open:
+                    raise Unavailable("the connection to the broker has ended")
+                channel = await link.channel()
+                await _publish_on(channel, exchange, routing_key, message)
+                await channel.close()
         except amqp.CONNECTION_EXCEPTIONS as error:
             raise translate(error) from error
 
@@ -207,5 +209,10 @@ class Publisher:
 async def _publish_on(
     channel: AbstractChannel, exchange: str, routing_key: str, message: aio_pika.Message
 ) -> None:
-    target = await channel.get_exchange(exchange, ensure=False)
-    await target.publish(message, routing_key, mandatory=True)
+    await channel.basic_publish(
+        message.body,
+        exchange=exchange,
+        routing_key=routing_key,
+        properties=message.properties,
+        mandatory=True,
+    )
