@@ -1,0 +1,288 @@
+"""Ask the journal for this device's changes: one request in flight, sent unchanged until it is answered."""
+
+import asyncio
+import hashlib
+from collections.abc import Iterable
+from typing import Final
+from uuid import UUID
+
+import structlog
+
+from agent.index import Batch, InFlight
+from agent.patience import Patience, next_delay_s
+from agent.plan import Change, select
+from agent.receive import Receiver
+from agent.replay import operations
+from agent.replica import Replica
+from agent.scan import Problem, printable
+from agent.service import Service
+from agent.trees import Node
+from agent.upload import Uploader
+from broker import topology
+from broker.delivery import Publishing
+from broker.errors import HutchError, Unavailable
+from broker.messages import (
+    MAX_MESSAGE_SIZE_BYTES,
+    CommitAccepted,
+    CommitRefused,
+    CommitRequest,
+    Conflict,
+    StagedCommitRequest,
+    encode,
+)
+from broker.model import (
+    MAX_OPERATIONS_PER_COMMIT,
+    PERMANENT_CODES,
+    ConflictCode,
+    FullContent,
+    Kind,
+    Operation,
+)
+
+log = structlog.get_logger()
+
+ANSWER_WAIT_S: Final = 20.0
+"""How long to wait for an answer before sending the same request again."""
+
+MESSAGE_SIZE_BYTES: Final = MAX_MESSAGE_SIZE_BYTES - 8 * 1024
+"""How large a request may be to go as a message: the notice of it must fit as well."""
+
+_USUAL_LIMIT: Final = 4_000
+_ENOUGH: Final = 1_000
+_RETRY_PARKED_S: Final = 300.0
+
+
+class Committer:
+    """Commits one folder's changes."""
+
+    def __init__(
+        self,
+        replica: Replica,
+        uploader: Uploader,
+        receiver: Receiver,
+        publisher: Publishing,
+        service: Service,
+        may_run: asyncio.Event,
+    ) -> None:
+        self._replica = replica
+        self._uploader = uploader
+        self._receiver = receiver
+        self._publisher = publisher
+        self._service = service
+        self._may_run = may_run
+        self._limit = _USUAL_LIMIT
+        self._refusals = 0
+        self._refused = False
+        self._whole = False
+
+    async def run(self) -> None:
+        """Commit whatever is ready. Runs until cancelled."""
+        changed, patience = self._replica.listen(), Patience()
+        while True:
+            changed.clear()
+            await self._may_run.wait()
+            try:
+                if self._replica.in_flight is not None:
+                    await self._deliver(self._replica.in_flight)
+                elif not await self._begin():
+                    await changed.wait()
+                patience = Patience()
+            except HutchError as error:
+                log.info("commit.delayed", workspace_id=str(self._replica.workspace_id), error=str(error))
+                await patience.wait()
+
+    # --- a new request
+
+    async def _begin(self) -> bool:
+        """Put a request together, and store it. False: there is nothing to ask for now."""
+        replica = self._replica
+        plan = replica.plan()
+        if plan.adoptions or plan.asides or replica.is_behind:
+            return False
+        changes = select(plan.commit, limit=self._limit, is_ready=self._uploader.is_ready)
+        if not changes or (len(changes) < _ENOUGH and self._uploader.is_filling()):
+            return False
+        manifests = await replica.manifests(self._digests(changes))
+        if replica.plan() is not plan:
+            return True
+        await self._store(changes, manifests)
+        return True
+
+    @staticmethod
+    def _digests(changes: Iterable[Change]) -> set[bytes]:
+        return {
+            node.digest
+            for change in changes
+            if change.fills
+            for node in (change.before, change.after)
+            if node is not None and node.kind is Kind.FILE
+        }
+
+    async def _store(self, changes: list[Change], manifests: dict[bytes, FullContent]) -> None:
+        replica = self._replica
+        sent = self._sent(changes)
+        while True:
+            asked = self._operations(changes, manifests)
+            body = self._body(asked)
+            if len(body) <= MESSAGE_SIZE_BYTES or len(changes) == 1:
+                break
+            if len(asked) <= MAX_OPERATIONS_PER_COMMIT and await self._stage(body):
+                break
+            changes = select(changes, limit=max(1, len(changes) // 2), is_ready=lambda change: True)
+            sent = self._sent(changes)
+            if len(self._operations(changes, manifests)) == len(asked):
+                break  # they need each other: it is this, whole, or nothing
+        number = replica.number + 1
+        staged = hashlib.sha256(body).digest() if len(body) > MESSAGE_SIZE_BYTES else None
+        request = InFlight(number, body, staged, sent)
+        batch = Batch()
+        batch.columns.update(number=number, request=encode(request))
+        replica.number, replica.in_flight = number, request
+        await replica.write(batch)
+        log.info(
+            "commit.asked",
+            workspace_id=str(replica.workspace_id),
+            number=number,
+            operations=len(asked),
+            size_bytes=len(body),
+        )
+
+    def _sent(self, changes: Iterable[Change]) -> dict[UUID, Node | None]:
+        local = self._replica.trees.local
+        return {change.node_id: local.get(change.node_id) for change in changes}
+
+    def _operations(
+        self, changes: list[Change], manifests: dict[bytes, FullContent]
+    ) -> tuple[Operation, ...]:
+        trees = self._replica.trees
+        return operations(changes, trees.remote, trees.tombstones, manifests.get, whole=self._whole)
+
+    def _body(self, asked: tuple[Operation, ...]) -> bytes:
+        replica = self._replica
+        assert replica.cursor is not None
+        return encode(
+            CommitRequest(
+                workspace_id=replica.workspace_id,
+                incarnation=replica.index.incarnation,
+                number=replica.number + 1,
+                cursor=replica.cursor,
+                operations=asked,
+            )
+        )
+
+    async def _stage(self, body: bytes) -> bool:
+        """Put a body that is too large for a message to the metadata server. False when that cannot be reached."""
+        try:
+            await self._service.put_body(hashlib.sha256(body).digest(), body)
+        except Unavailable:
+            return False
+        return True
+
+    # --- a request in flight
+
+    async def _deliver(self, request: InFlight) -> None:
+        """Send a request, and wait for its answer for a while."""
+        self._receiver.answered.clear()
+        if self._replica.in_flight is not request:
+            return
+        await self._publisher.publish(topology.REQUESTS, topology.REQUESTS, self._message(request))
+        try:
+            async with asyncio.timeout(ANSWER_WAIT_S):
+                await self._receiver.answered.wait()
+        except TimeoutError:
+            if request.staged is not None:
+                await self._stage(request.body)
+            self._receiver.ask()  # the answer may be in the journal, its notice lost
+            log.info("commit.sent_again", workspace_id=str(self._replica.workspace_id), number=request.number)
+        if self._replica.in_flight is None:
+            await self._after_answer()
+
+    async def _after_answer(self) -> None:
+        """After a refusal commits are smaller, and come later each time; after an acceptance as usual."""
+        if self._refused:
+            self._refused = False
+            if self._refusals > 1:
+                await asyncio.sleep(next_delay_s(self._refusals - 1, 0.5))
+            return
+        self._refusals, self._whole = 0, False
+        self._limit = min(self._limit * 2, _USUAL_LIMIT)
+
+    def _message(self, request: InFlight) -> bytes:
+        if request.staged is None:
+            return request.body
+        return encode(
+            StagedCommitRequest(
+                workspace_id=self._replica.workspace_id,
+                incarnation=self._replica.index.incarnation,
+                number=request.number,
+                body=request.staged,
+            )
+        )
+
+    # --- its answer, where that is not a notice
+
+    async def accepted(self, answer: CommitAccepted) -> None:
+        """A request was accepted earlier: its entry is in the journal."""
+        self._replica.tell_head(answer.head)
+        request = self._replica.in_flight
+        if request is not None and self._is_answer(answer, request):
+            self._receiver.ask()
+
+    async def refused(self, answer: CommitRefused) -> None:
+        """Nothing of a request was done: reach the head that the refusal names, then plan again."""
+        replica = self._replica
+        request = replica.in_flight
+        if request is None or not self._is_answer(answer, request):
+            return
+        log.info(
+            "commit.refused",
+            workspace_id=str(replica.workspace_id),
+            number=request.number,
+            codes=sorted({str(conflict.code) for conflict in answer.conflicts}),
+        )
+        batch = Batch()
+        batch.columns["request"] = None
+        replica.in_flight = None
+        await replica.write(batch)
+        replica.tell_head(answer.head)
+        if replica.is_behind:
+            self._receiver.ask()
+        await self._mind(answer.conflicts)
+        self._receiver.answered.set()
+        replica.notify()
+
+    def _is_answer(self, answer: CommitRefused | CommitAccepted, request: InFlight) -> bool:
+        return (answer.incarnation, answer.number) == (self._replica.index.incarnation, request.number)
+
+    async def _mind(self, conflicts: Iterable[Conflict]) -> None:
+        codes = {conflict.code for conflict in conflicts}
+        self._refusals, self._refused = self._refusals + 1, True
+        if self._refusals > 1:
+            self._limit = max(1, self._limit // 2)
+        if ConflictCode.MISSING_CHUNKS in codes:
+            self._uploader.forget()
+        if ConflictCode.BASE_GONE in codes:
+            self._whole = True
+        if ConflictCode.CURSOR_UNKNOWN in codes:
+            self._receiver.ask()
+        for conflict in conflicts:
+            if conflict.code in PERMANENT_CODES:
+                self._park(conflict)
+
+    def _park(self, conflict: Conflict) -> None:
+        """Set aside what planning again cannot mend, and try it again much later: quotas and roles do change."""
+        replica = self._replica
+        if conflict.node_id is None:
+            return
+        path = replica.trees.local.path(conflict.node_id) or replica.trees.remote.path(conflict.node_id) or ""
+        replica.parked[conflict.node_id] = Problem(
+            printable(path),
+            str(conflict.code),
+            conflict.detail or f"the service refused this: {conflict.code}",
+        )
+        asyncio.get_running_loop().call_later(_RETRY_PARKED_S, self._unpark, conflict.node_id)
+
+    def _unpark(self, node_id: UUID) -> None:
+        if self._replica.parked.pop(node_id, None) is not None:
+            self._replica.trees.touch([node_id])
+            self._replica.notify()

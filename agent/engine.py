@@ -1,0 +1,436 @@
+"""The agent of one device: its folders, the device's queue, and what people ask of it. Carries values, decides nothing."""
+
+import asyncio
+import contextlib
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+import structlog
+
+from agent.control import ControlServer
+from agent.errors import FolderLinked
+from agent.folder import CONFLICT_MARK, REOPEN_S, Folder
+from agent.home import Credential, FolderRecord, Home
+from agent.index import Index
+from agent.marker import Marker, read_marker, remove_marker, write_marker
+from agent.patience import Patience, jittered
+from agent.plan import plan
+from agent.scan import RootGone
+from agent.service import Service, Session
+from agent.steering import handlers_for
+from agent.transfer import Transfer
+from broker.connection import BrokerAddress, Publisher
+from broker.consumer import Consumer
+from broker.delivery import Delivery
+from broker.errors import Corrupt, Forbidden, HutchError, NotFound, Refused
+from broker.messages import ChangeNotice, CommitAccepted, CommitRefused, MembershipChanged, decode_inbox
+from broker.topology import device_user
+
+log = structlog.get_logger()
+
+PREFETCH: Final = 32
+PUBLISHER_IDLE_S: Final = 60.0
+SESSION_TIMEOUT_S: Final = 15.0
+HEADS_EVERY_S: Final = 900.0
+
+
+class Agent:
+    """Everything that one device does. One event loop, one agent a home (`Home.lock`)."""
+
+    def __init__(self, home: Home) -> None:
+        """Take over a linked home.
+
+        Raises:
+            NotLinked: When no device was linked.
+        """
+        self._home = home
+        self._credential = home.linked()
+        self._index: Index | None = None
+        self._folders: dict[UUID, Folder] = {}
+        self._missing: dict[UUID, str] = {}
+        self._tasks: dict[UUID, asyncio.Task[None]] = {}
+        self._group: asyncio.TaskGroup | None = None
+        self._may_run = asyncio.Event()
+        self._may_run.set()
+        self._consumer: Consumer | None = None
+        self._transfer: Transfer | None = None
+        self._service: Service | None = None
+        self._publisher: Publisher | None = None
+        self._changed = asyncio.Event()
+
+    # --- running
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Sync until `stop` is set, and answer commands meanwhile.
+
+        Raises:
+            AlreadyRunning: When another agent has this home.
+            Forbidden: When the device was revoked.
+        """
+        with self._home.lock():
+            async with contextlib.AsyncExitStack() as stack:
+                await self._open(stack)
+                await stack.enter_async_context(
+                    ControlServer(self._home.socket_path, handlers_for(self, stop))
+                )
+                await self._work_until(stop.wait())
+                log.info("agent.stopped", device_id=str(self._credential.device_id))
+
+    async def sync_once(self, timeout_s: float | None) -> bool:
+        """Sync both ways until equal with the service's head. False: the time was up before that.
+
+        Raises as `run` does.
+        """
+        done = False
+
+        async def work() -> None:
+            nonlocal done
+            done = await self.wait_synced(timeout_s)
+
+        with self._home.lock():
+            async with contextlib.AsyncExitStack() as stack:
+                await self._open(stack)
+                await self._work_until(work())
+        return done
+
+    async def _open(self, stack: contextlib.AsyncExitStack) -> None:
+        credential = self._credential
+        token = f"{credential.device_id}.{credential.device_secret}"
+        cafile = self._home.cafile
+        self._index = await asyncio.to_thread(Index, self._home.index_path)
+        stack.push_async_callback(self._index.close)
+        await self._index.drop_unused_manifests()
+        self._service = await stack.enter_async_context(Service(credential.metadata_url, token, cafile))
+        self._transfer = await stack.enter_async_context(Transfer(credential.gateway_url, token, cafile))
+        publisher = Publisher(
+            self._address(), user_id=device_user(credential.device_id), idle_close_s=PUBLISHER_IDLE_S
+        )
+        self._publisher = await stack.enter_async_context(publisher)
+
+    def _address(self) -> BrokerAddress:
+        credential = self._credential
+        cafile = self._home.cafile
+        return BrokerAddress(
+            url=credential.amqp_url,
+            user=device_user(credential.device_id),
+            password=credential.amqp_password,
+            cafile=None if cafile is None else str(cafile),
+        )
+
+    async def _work_until(self, end: Any) -> None:
+        """Run all tasks until `end` (awaitable) is done, or one of them fails."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                for record in self._home.folders():
+                    self._start(record)
+                tasks = [
+                    group.create_task(self._listen(), name="listen"),
+                    group.create_task(self._compare_at_times(), name="compare heads"),
+                ]
+                log.info("agent.started", device_id=str(self._credential.device_id), folders=len(self._tasks))
+                await end
+                for task in [*tasks, *self._tasks.values()]:
+                    task.cancel()
+        except BaseExceptionGroup as failures:
+            raise _first(failures) from failures
+        finally:
+            self._group = None
+
+    # --- folders
+
+    def _start(self, record: FolderRecord) -> None:
+        assert self._group is not None
+        task = self._group.create_task(self._keep(record), name=f"folder {record.name}")
+        self._tasks[record.workspace_id] = task
+
+    async def _keep(self, record: FolderRecord) -> None:
+        """Run a folder; when it is not in its place, wait until it is. What has gone with it is no deletion."""
+        assert self._index is not None
+        assert self._transfer is not None
+        assert self._service is not None
+        assert self._publisher is not None
+        while True:
+            try:
+                folder = await Folder.open(
+                    record,
+                    self._credential,
+                    self._index,
+                    transfer=self._transfer,
+                    service=self._service,
+                    publisher=self._publisher,
+                    may_run=self._may_run,
+                )
+            except (RootGone, Corrupt) as error:
+                self._missing[record.workspace_id] = str(error)
+                log.error("folder.gone", workspace_id=str(record.workspace_id))
+                self._changed.set()
+                await asyncio.sleep(REOPEN_S)
+                continue
+            self._missing.pop(record.workspace_id, None)
+            self._folders[record.workspace_id] = folder
+            self._changed.set()
+            try:
+                await folder.run()
+            finally:
+                self._folders.pop(record.workspace_id, None)
+
+    async def add_folder(self, folder: Path, workspace_id: UUID, name: str) -> None:
+        """Mark a folder as this device's, and sync it from now on.
+
+        Raises:
+            FolderLinked: When this device syncs the workspace elsewhere, or the folder bears another's mark.
+        """
+        record = FolderRecord(folder=str(folder), workspace_id=workspace_id, name=name)
+        mark_folder(self._home, self._credential, record)
+        self._home.add_folder(record)
+        self._start(record)
+        log.info("folder.added", workspace_id=str(workspace_id))
+
+    async def remove_folder(self, folder: Path) -> None:
+        """Stop syncing a folder. Its files stay; the mark goes."""
+        for record in self._home.folders():
+            if record.folder != str(folder):
+                continue
+            task = self._tasks.pop(record.workspace_id, None)
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
+            self._home.remove_folder(record.folder)
+            await asyncio.to_thread(remove_marker, folder)
+            assert self._index is not None
+            await self._index.forget(record.workspace_id)
+            log.info("folder.removed", workspace_id=str(record.workspace_id))
+
+    # --- the device's queue
+
+    async def _listen(self) -> None:
+        """Consume the device's queue for as long as the device is not revoked. Needs the metadata server only at times."""
+        patience = Patience()
+        await self._renew_session()
+        while True:
+            self._consumer = Consumer(
+                self._address(), self._credential.queue, prefetch=PREFETCH, exclusive=True
+            )
+            try:
+                await self._consumer.run(self._on_delivery, on_connected=self._on_connected)
+            except Forbidden:
+                # The service has the last word on whether this device was revoked, or its broker user merely lost.
+                log.warning("session.refused", device_id=str(self._credential.device_id))
+            except (NotFound, Refused) as error:
+                log.warning("session.lost", device_id=str(self._credential.device_id), error=str(error))
+            await patience.wait()
+            await self._renew_session()
+
+    async def _renew_session(self) -> None:
+        """Have the service repair this device's queue and bindings, and tell where everything is. It may be away."""
+        assert self._service is not None
+        try:
+            async with asyncio.timeout(SESSION_TIMEOUT_S):
+                session = await self._service.session()
+        except Forbidden:
+            raise
+        except (HutchError, TimeoutError) as error:
+            log.info("session.delayed", device_id=str(self._credential.device_id), error=str(error))
+            return
+        self._take_session(session)
+
+    def _take_session(self, session: Session) -> None:
+        fresh = msgspec.structs.replace(
+            self._credential, gateway_url=session.gateway_url, amqp_url=session.amqp_url, queue=session.queue
+        )
+        if fresh != self._credential:
+            self._credential = fresh
+            self._home.save_credential(fresh)
+        for workspace in session.workspaces:
+            folder = self._folders.get(workspace.workspace_id)
+            if folder is not None:
+                folder.compare_head(workspace.cursor)
+
+    async def _on_connected(self) -> None:
+        self._changed.set()
+        if self._group is not None:
+            self._group.create_task(self._compare_heads(), name="compare heads once")
+
+    async def _on_delivery(self, delivery: Delivery) -> None:
+        try:
+            message = decode_inbox(delivery.body)
+        except Corrupt as error:
+            log.error("message.dropped", error=str(error))
+            await delivery.ack()
+            return
+        match message:
+            case ChangeNotice() | CommitRefused() | CommitAccepted():
+                folder = self._folders.get(message.workspace_id)
+                if folder is not None:
+                    await folder.take(message)
+            case MembershipChanged():
+                await self._on_connected()
+        await delivery.ack()
+
+    async def _compare_at_times(self) -> None:
+        while True:
+            await asyncio.sleep(jittered(HEADS_EVERY_S))
+            await self._compare_heads()
+
+    async def _compare_heads(self) -> bool:
+        """Ask where all journals stand: the last notice may have been lost. False when nobody could say."""
+        assert self._service is not None
+        try:
+            heads = await self._service.heads()
+        except HutchError as error:
+            log.info("heads.delayed", error=str(error))
+            return False
+        for head in heads:
+            folder = self._folders.get(head.workspace_id)
+            if folder is not None:
+                folder.compare_head(head.cursor)
+        return True
+
+    # --- what people ask
+
+    async def pause(self) -> None:
+        """Send and place nothing until `resume`. Looking, and receiving notices, go on."""
+        self._may_run.clear()
+        log.info("agent.paused")
+
+    async def resume(self) -> None:
+        """Go on."""
+        self._may_run.set()
+        for folder in self._folders.values():
+            folder.replica.notify()
+        log.info("agent.resumed")
+
+    async def wait_synced(self, timeout_s: float | None) -> bool:
+        """Look at all folders afresh; return True once all is equal with the service's head, False when time is up."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._until_synced()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _until_synced(self) -> None:
+        patience = Patience()
+        while len(self._folders) < len(self._home.folders()):
+            self._changed.clear()
+            if len(self._folders) < len(self._home.folders()):
+                await self._changed.wait()
+        for folder in list(self._folders.values()):
+            await folder.looker.look_at_all()
+        while True:
+            for folder in list(self._folders.values()):
+                await _until_settled(folder)
+            if await self._compare_heads() and all(f.is_settled for f in self._folders.values()):
+                return
+            await patience.wait()
+
+    def status(self) -> dict[str, Any]:
+        """The object that `hutch status --json` prints."""
+        workspaces = [folder.status() for folder in self._folders.values()]
+        workspaces += [
+            _missing_status(record, self._missing[record.workspace_id])
+            for record in self._home.folders()
+            if record.workspace_id in self._missing
+        ]
+        return {
+            "state": self._state(),
+            "workspaces": workspaces,
+            "bytes_up": self._transfer.bytes_up if self._transfer else 0,
+            "bytes_down": self._transfer.bytes_down if self._transfer else 0,
+        }
+
+    def _state(self) -> str:
+        if not self._may_run.is_set():
+            return "paused"
+        if self._consumer is None or not self._consumer.connected:
+            return "offline"
+        settled = not self._missing and all(folder.is_settled for folder in self._folders.values())
+        return "idle" if settled else "syncing"
+
+
+async def _until_settled(folder: Folder) -> None:
+    changed = folder.replica.listen()
+    try:
+        while not folder.is_settled:
+            # Looking has no event of its own for having caught up with the last hint: ask again soon.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.25):
+                    await changed.wait()
+            changed.clear()
+    finally:
+        folder.replica.unlisten(changed)
+
+
+def mark_folder(home: Home, credential: Credential, record: FolderRecord) -> None:
+    """Give a folder this device's mark. Blocks.
+
+    Raises:
+        FolderLinked: When this device syncs the workspace elsewhere, or the folder bears another's mark.
+    """
+    path = Path(record.folder)
+    for other in home.folders():
+        if other.workspace_id == record.workspace_id and other.folder != record.folder:
+            raise FolderLinked(f"workspace {record.name} is synced with {other.folder} already")
+    marker = read_marker(path)
+    if marker is not None and (marker.workspace_id, marker.device_id) != (
+        record.workspace_id,
+        credential.device_id,
+    ):
+        raise FolderLinked(f"{path} is synced already, with another workspace or by another device")
+    if marker is None:
+        write_marker(path, Marker(workspace_id=record.workspace_id, device_id=credential.device_id))
+
+
+def offline_status(home: Home) -> dict[str, Any]:
+    """What can be said without a running agent: as of when it last ran. Blocks."""
+    workspaces = []
+    if home.index_path.exists():
+        index = Index(home.index_path)
+        try:
+            workspaces = [_stored_status(index, record) for record in home.folders()]
+        finally:
+            index.close_now()
+    return {"state": "offline", "workspaces": workspaces, "bytes_up": 0, "bytes_down": 0}
+
+
+def _stored_status(index: Index, record: FolderRecord) -> dict[str, Any]:
+    state, trees = index.load_now(record.workspace_id)
+    planned = plan(trees, device="", date="") if state.cursor is not None else None
+    seq = state.cursor.seq if state.cursor is not None else 0
+    return {
+        "name": record.name,
+        "workspace_id": str(record.workspace_id),
+        "folder": record.folder,
+        "cursor": seq,
+        "head": seq,
+        "pending_up": len(planned.commit) if planned else 0,
+        "pending_down": len(planned.place) if planned else 0,
+        "conflicts": sum(CONFLICT_MARK in node.name for node in trees.local.nodes.values()),
+        "errors": [],
+    }
+
+
+def _missing_status(record: FolderRecord, message: str) -> dict[str, Any]:
+    return {
+        "name": record.name,
+        "workspace_id": str(record.workspace_id),
+        "folder": record.folder,
+        "cursor": 0,
+        "head": 0,
+        "pending_up": 0,
+        "pending_down": 0,
+        "conflicts": 0,
+        "errors": [{"path": "", "code": RootGone.code, "message": message}],
+    }
+
+
+def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The one that a person should hear of."""
+    for failure in failures.exceptions:
+        if isinstance(failure, BaseExceptionGroup):
+            return _first(failure)
+        return failure
+    return failures

@@ -1,0 +1,513 @@
+"""Bring what the journal has and the disk has not: settle who is who, stage content, put it in place.
+
+Content is staged in two lanes, so that a small change never waits behind a large file. What one commit brought is
+put in place together, once all of it is staged.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final, TypeVar
+from uuid import UUID
+
+import msgspec
+import structlog
+
+from agent import place
+from agent.chunk import matches
+from agent.errors import is_disk_full
+from agent.filesystem import STAGE
+from agent.index import Batch, Print
+from agent.patience import Patience
+from agent.place import Intent, Outcome, Staged
+from agent.plan import Adoption, Change, KeepAside, Plan, overlay, select
+from agent.replica import Replica, agree
+from agent.scan import Problem, printable
+from agent.service import Service
+from agent.stage import Source, Stager
+from agent.transfer import Transfer
+from agent.trees import Node, replace
+from broker.errors import HutchError, Unavailable
+from broker.messages import decode_content, encode
+from broker.model import FullContent, Kind, manifest_digest
+
+log = structlog.get_logger()
+
+SMALL_SIZE_BYTES: Final = 16 * 1024 * 1024
+LINGER_LOOK_S: Final = 5.0
+
+_GROUP_SIZE_BYTES: Final = 64 * 1024 * 1024
+_GROUP_FILES: Final = 4_000
+_RETRY_BROKEN_S: Final = 60.0
+
+T = TypeVar("T")
+
+
+class Fetcher:
+    """Fetches and places for one folder."""
+
+    def __init__(
+        self,
+        replica: Replica,
+        transfer: Transfer,
+        service: Service,
+        hint: Callable[[str], None],
+        may_run: asyncio.Event,
+    ) -> None:
+        self._replica = replica
+        self._service = service
+        self._stager = Stager(replica.root, transfer, replica.workspace_id)
+        self._hint = hint
+        self._may_run = may_run
+        self._staged: dict[UUID, tuple[Node, Staged]] = {}
+        self._busy: set[UUID] = set()
+
+    # --- starting
+
+    async def recover(self) -> None:
+        """Finish the placing that a crash has interrupted, and clear the stage. Before anything else."""
+        replica = self._replica
+        async with replica.disk:
+            await asyncio.to_thread(self._make_stage)
+            if replica.intent is not None:
+                intent = msgspec.msgpack.decode(replica.intent, type=Intent)
+                log.info("placing.resumed", workspace_id=str(replica.workspace_id), steps=len(intent.steps))
+                await self._carry_out(intent, dict(replica.trees.remote.nodes))
+            keep = set(replica.lingering)
+            returned = await asyncio.to_thread(
+                place.sweep, replica.root, keep, "recovered", replica.device_name, replica.today()
+            )
+            for _ in returned:
+                self._hint("")
+
+    def _make_stage(self) -> None:
+        try:
+            self._replica.root.make_directory(STAGE)
+        except FileExistsError:
+            return
+
+    async def run(self) -> None:
+        """Fetch and place whatever is planned. Runs until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._lane(small=True), name="stage small")
+            group.create_task(self._lane(small=False), name="stage large")
+            group.create_task(self._look_at_lingering(), name="lingering")
+            await self._work()
+
+    async def _work(self) -> None:
+        changed, patience = self._replica.listen(), Patience()
+        while True:
+            changed.clear()
+            await self._may_run.wait()
+            try:
+                outcome = await self._step()
+            except (HutchError, OSError) as error:
+                self._report(error)
+                outcome = False
+            if outcome is None:
+                patience = Patience()
+                await changed.wait()
+            elif outcome:
+                patience = Patience()
+            else:
+                await patience.wait()
+
+    async def _step(self) -> bool | None:
+        """Do what can be done now. None: nothing; False: something stood in the way."""
+        plan = self._replica.plan()
+        if plan.adoptions or plan.asides:
+            return await self._identify(plan)
+        if plan.agreed:
+            await self._agree(plan.agreed)
+            return True
+        await self._drop_stale(plan)
+        ready = select(plan.place, limit=10**9, is_ready=self._is_ready, commit_of=self._commit_of)
+        return await self._place(plan, ready) if ready else None
+
+    async def _drop_stale(self, plan: Plan) -> None:
+        """What was staged for a plan that has changed since is thrown away."""
+        wanted = {change.node_id for change in plan.place}
+        stale = [node_id for node_id in self._staged if node_id not in wanted and node_id not in self._busy]
+        if stale:
+            entries = [self._staged.pop(node_id)[1] for node_id in stale]
+            await asyncio.to_thread(self._stager.discard, entries)
+
+    def _report(self, error: Exception) -> None:
+        replica = self._replica
+        code = "disk_full" if is_disk_full(error) else "placing_failed"
+        message = (
+            "the disk is full: nothing is fetched until there is room" if is_disk_full(error) else str(error)
+        )
+        replica.problems["\0place"] = Problem("", code, message)
+        log.warning(
+            "placing.delayed", workspace_id=str(replica.workspace_id), error=type(error).__name__, code=code
+        )
+
+    # --- who is who
+
+    async def _identify(self, plan: Plan) -> bool:
+        replica = self._replica
+        known = await self._earlier_versions(plan.asides)
+        async with replica.disk:
+            if replica.plan() is not plan:
+                return True
+            if plan.adoptions:
+                await self._adopt(plan.adoptions)
+                return True
+            going_well = True
+            for aside in plan.asides:
+                going_well &= await self._keep_aside(aside, known.get(aside.remote.node_id, []))
+            return going_well
+
+    async def _adopt(self, adoptions: Iterable[Adoption]) -> None:
+        """The disk's nodes take the journal's ids; only the database changes."""
+        replica, batch = self._replica, Batch()
+        local = replica.trees.local
+        new_ids = {adoption.local_id: adoption.remote_id for adoption in adoptions}
+        for old_id, new_id in new_ids.items():
+            node = local.get(old_id)
+            if node is None:
+                continue
+            batch.local.setdefault(old_id, None)
+            batch.prints[old_id] = None
+            batch.prints[new_id] = replica.prints.get(old_id)
+            parent_id = new_ids.get(node.parent_id, node.parent_id)
+            batch.local[new_id] = replace(node, node_id=new_id, parent_id=parent_id)
+            for child in local.children(old_id):
+                if child.node_id not in new_ids:
+                    batch.local[child.node_id] = replace(child, parent_id=new_id)
+        if batch.local:
+            await replica.write(batch)
+
+    async def _earlier_versions(self, asides: Iterable[KeepAside]) -> dict[UUID, list[FullContent]]:
+        """What the service keeps of nodes that this device does not know: an old copy here is no edit."""
+        synced = self._replica.trees.synced
+        node_ids = list({a.remote.node_id for a in asides if a.remote.node_id not in synced})
+        found: dict[UUID, list[FullContent]] = {}
+        for at in range(0, len(node_ids), 1_000):
+            try:
+                async with self._service.versions(
+                    self._replica.workspace_id, node_ids[at : at + 1_000]
+                ) as stream:
+                    async for version in stream:
+                        found.setdefault(version.node_id, []).append(decode_content(version.content))
+            except Unavailable:
+                break
+        return found
+
+    async def _keep_aside(self, aside: KeepAside, earlier: list[FullContent]) -> bool:
+        """Equal bytes, cut otherwise, are no conflict; nor is an earlier version. All else gets its conflict name."""
+        replica = self._replica
+        path = replica.trees.local.path(aside.local.node_id)
+        look = replica.prints.get(aside.local.node_id)
+        if path is None or look is None:
+            return False
+        manifests = await replica.manifests([aside.remote.digest])
+        current = manifests.get(aside.remote.digest)
+        contents = [content for content in (current, *earlier) if content is not None]
+        match = (
+            await asyncio.to_thread(self._matching, path, look, contents)
+            if aside.local.kind is Kind.FILE
+            else None
+        )
+        batch = Batch()
+        if match is not None:
+            self._take_for(aside, match, match is current, batch)
+            await replica.write(batch)
+            return True
+        return await self._rename_aside(aside, path, look)
+
+    def _matching(self, path: str, look: Print, contents: list[FullContent]) -> FullContent | None:
+        sized = [c for c in contents if sum(chunk.size for chunk in c.chunks) == look.size]
+        if not sized:
+            return None
+        try:
+            with self._replica.root.open(path) as fd:
+                return next((content for content in sized if matches(fd, content.chunks)), None)
+        except OSError:
+            return None
+
+    def _take_for(self, aside: KeepAside, content: FullContent, is_current: bool, batch: Batch) -> None:
+        """The disk's file holds a version of the journal's: it is that node, as it was then."""
+        digest = manifest_digest(content.chunks)
+        old_id, node_id = aside.local.node_id, aside.remote.node_id
+        batch.manifests[digest] = content
+        if is_current and aside.new_id == old_id:
+            batch.local[old_id] = replace(aside.local, digest=digest)
+            return
+        node = replace(aside.local, node_id=node_id, digest=digest)
+        if old_id != node_id:
+            batch.local[old_id] = None
+            batch.prints[old_id] = None
+            batch.prints[node_id] = self._replica.prints[old_id]
+        batch.local[node_id] = node
+        if not is_current:
+            batch.synced[node_id] = replace(node, version=0)
+
+    async def _rename_aside(self, aside: KeepAside, path: str, look: Print) -> bool:
+        replica, batch = self._replica, Batch()
+        head, _, _ = path.rpartition("/")
+        target = f"{head}/{aside.name}" if head else aside.name
+        now = await asyncio.to_thread(replica.root.look, path)
+        if now is None or not now.same_content(look):
+            self._hint(head)
+            return False
+        # The database first: were it the disk, a crash between would make a copy of the copy.
+        if aside.new_id != aside.local.node_id:
+            batch.local[aside.local.node_id] = None
+            batch.prints[aside.local.node_id] = None
+        batch.local[aside.new_id] = replace(aside.local, node_id=aside.new_id, name=aside.name)
+        batch.prints[aside.new_id] = look
+        await replica.write(batch)
+        log.info("conflict.kept", workspace_id=str(replica.workspace_id))
+        try:
+            await asyncio.to_thread(replica.root.rename, path, target)
+        except OSError:
+            self._hint(head)
+            return False
+        moved = await asyncio.to_thread(replica.root.look, target)
+        if moved is not None and moved.same_file(look):
+            fresh = Batch()
+            fresh.prints[aside.new_id] = moved
+            await replica.write(fresh)
+        else:
+            self._hint(head)
+        return True
+
+    async def _agree(self, node_ids: Iterable[UUID]) -> None:
+        trees, batch = self._replica.trees, Batch()
+        for node_id in node_ids:
+            batch.synced[node_id] = trees.remote.get(node_id)
+        await self._replica.write(batch)
+
+    # --- staging
+
+    def _is_ready(self, change: Change) -> bool:
+        after = change.after
+        if after is None or after.kind is Kind.DIRECTORY or not change.fills:
+            return True
+        entry = self._staged.get(change.node_id)
+        return entry is not None and _looks_alike(entry[0], after)
+
+    def _commit_of(self, change: Change) -> int:
+        remote = self._replica.trees.remote.get(change.node_id)
+        if remote is not None:
+            return remote.version
+        return self._replica.trees.tombstones.get(change.node_id, 0)
+
+    async def _lane(self, *, small: bool) -> None:
+        changed, patience = self._replica.listen(), Patience()
+        while True:
+            changed.clear()
+            await self._may_run.wait()
+            group = self._group(small)
+            if not group:
+                await changed.wait()
+                continue
+            self._busy.update(change.node_id for change in group)
+            try:
+                await self._stage(group)
+                patience = Patience()
+            except (HutchError, OSError) as error:
+                self._report(error)
+                await patience.wait()
+            finally:
+                self._busy.difference_update(change.node_id for change in group)
+                self._replica.notify()
+
+    def _group(self, small: bool) -> list[Change]:
+        """Whole commits, as many as are worth one round; large commits have a lane of their own."""
+        plan = self._replica.plan()
+        if plan.adoptions or plan.asides:
+            return []
+        by_commit: dict[int, list[Change]] = {}
+        for change in plan.place:
+            if not self._is_ready(change) and change.node_id not in self._busy:
+                by_commit.setdefault(self._commit_of(change), []).append(change)
+        group: list[Change] = []
+        total = 0
+        for _, changes in sorted(by_commit.items()):
+            size = sum(change.after.size for change in changes if change.after is not None)
+            if (size <= SMALL_SIZE_BYTES) != small:
+                continue
+            if group and (not small or total + size > _GROUP_SIZE_BYTES or len(group) > _GROUP_FILES):
+                break
+            group.extend(changes)
+            total += size
+        return group
+
+    async def _stage(self, group: list[Change]) -> None:
+        replica = self._replica
+        manifests = await replica.manifests(c.after.digest for c in group if c.after is not None)
+        sources = await self._sources(group)
+        for change in group:
+            self._staged.pop(change.node_id, None)
+        staged, lost = await self._stager.stage(group, manifests, sources, lambda size: None)
+        for change in group:
+            if change.node_id in staged and change.after is not None:
+                self._staged[change.node_id] = (change.after, staged[change.node_id])
+        for node_id in lost:
+            self._break(node_id)
+        replica.problems.pop("\0place", None)
+
+    def _break(self, node_id: UUID) -> None:
+        """Content that the service cannot give is left out, said so, and asked for again later."""
+        replica = self._replica
+        path = printable(replica.trees.remote.path(node_id) or "")
+        replica.broken[node_id] = Problem(
+            path, "missing_chunks", "the service does not have this file's content"
+        )
+        log.error("content.missing", workspace_id=str(replica.workspace_id), node_id=str(node_id))
+        asyncio.get_running_loop().call_later(_RETRY_BROKEN_S, self._mend, node_id)
+
+    def _mend(self, node_id: UUID) -> None:
+        if self._replica.broken.pop(node_id, None) is not None:
+            self._replica.notify()
+
+    async def _sources(self, group: list[Change]) -> dict[UUID, Source]:
+        """For each new content, a local file that has some of it: the node's old one, or an equal one elsewhere."""
+        local = self._replica.trees.local
+        equal = self._equal_files({c.after.digest for c in group if c.after is not None and c.after.digest})
+        found: dict[UUID, Node] = {}
+        for change in group:
+            if change.after is None or change.after.kind is not Kind.FILE:
+                continue
+            node = equal.get(change.after.digest) or change.before
+            if node is not None and node.kind is Kind.FILE and node.digest:
+                found[change.node_id] = node
+        manifests = await self._replica.manifests(node.digest for node in found.values())
+        return {
+            node_id: Source(path, manifests[node.digest])
+            for node_id, node in found.items()
+            if node.digest in manifests and (path := local.path(node.node_id)) is not None
+        }
+
+    def _equal_files(self, digests: set[bytes]) -> dict[bytes, Node]:
+        nodes = self._replica.trees.local.nodes.values()
+        return {node.digest: node for node in nodes if node.digest in digests and node.kind is Kind.FILE}
+
+    # --- placing
+
+    async def _place(self, plan: Plan, changes: list[Change]) -> bool:
+        replica = self._replica
+        async with replica.disk:
+            if replica.plan() is not plan:
+                return True
+            local = replica.trees.local
+            intent = place.prepare(
+                changes,
+                path_before=local.path,
+                path_after=overlay(local, changes),
+                prints=replica.prints.get,
+                staged=self._staged_for(changes),
+                device=replica.device_name,
+                date=replica.today(),
+            )
+            wrong = await asyncio.to_thread(place.check, replica.root, intent)
+            if wrong:
+                for path in wrong:
+                    self._hint(path)
+                return False
+            remote = {change.node_id: replica.trees.remote.get(change.node_id) for change in changes}
+            batch = Batch()
+            batch.columns["intent"] = encode(intent)
+            await replica.index.write(replica.key, batch)
+            return await _finish(self._carry_out(intent, remote))
+
+    def _staged_for(self, changes: Iterable[Change]) -> Callable[[UUID], Staged | None]:
+        fills = {change.node_id for change in changes if change.fills}
+
+        def staged(node_id: UUID) -> Staged | None:
+            entry = self._staged.get(node_id) if node_id in fills else None
+            return entry[1] if entry is not None else None
+
+        return staged
+
+    async def _carry_out(self, intent: Intent, remote: dict[UUID, Node | None] | dict[UUID, Node]) -> bool:
+        outcome = await asyncio.to_thread(place.carry_out, self._replica.root, intent)
+        await self._settle(intent, outcome, remote)
+        for path in outcome.look_again:
+            self._hint(path)
+        return not outcome.look_again
+
+    async def _settle(
+        self, intent: Intent, outcome: Outcome, remote: dict[UUID, Node | None] | dict[UUID, Node]
+    ) -> None:
+        """Take over how everything stands now; only now does the merge base learn of it."""
+        replica, batch = self._replica, Batch()
+        for step in intent.steps:
+            node_id = step.node.node_id
+            self._staged.pop(node_id, None)
+            if node_id in outcome.stayed:
+                batch.synced[node_id] = None
+                batch.unannounced[node_id] = True
+            elif node_id in outcome.placed:
+                look = outcome.placed[node_id]
+                local = None if look is None or step.after is None else replace(step.after, version=0)
+                batch.local[node_id] = local
+                batch.prints[node_id] = look
+                batch.synced[node_id] = agree(replica.trees.synced.get(node_id), remote.get(node_id), local)
+        batch.lingering = dict(outcome.lingering)
+        batch.columns["intent"] = None
+        replica.intent = None
+        await replica.write(batch)
+        log.info(
+            "changes.placed",
+            workspace_id=str(replica.workspace_id),
+            nodes=len(outcome.placed),
+            left=len(intent.steps) - len(outcome.placed),
+            late=outcome.late,
+        )
+
+    # --- what programs still had open
+
+    async def _look_at_lingering(self) -> None:
+        changed = self._replica.listen()
+        while True:
+            if self._replica.lingering:
+                await asyncio.sleep(LINGER_LOOK_S)
+                async with self._replica.disk:
+                    await self._settle_lingering()
+            else:
+                changed.clear()
+                await changed.wait()
+
+    async def _settle_lingering(self) -> None:
+        """Once nobody has a replaced file open any more: drop it, or keep it beside when it was written to."""
+        replica, batch = self._replica, Batch()
+        for stage, (path, look) in list(replica.lingering.items()):
+            if await asyncio.to_thread(replica.root.is_open_for_writing, stage):
+                continue
+            now = await asyncio.to_thread(replica.root.look, stage)
+            if now is not None and now.same_file(look):
+                await asyncio.to_thread(replica.root.remove_file, stage)
+            elif now is not None:
+                kept = await asyncio.to_thread(
+                    place.keep_beside, replica.root, stage, path, replica.device_name, replica.today()
+                )
+                self._hint(kept.rpartition("/")[0])
+            batch.lingering[stage] = None
+        if batch.lingering:
+            await replica.write(batch)
+
+
+def _looks_alike(one: Node, other: Node) -> bool:
+    return (one.kind, one.content, one.mode, one.mtime_ns) == (
+        other.kind,
+        other.content,
+        other.mode,
+        other.mtime_ns,
+    )
+
+
+async def _finish(work: Awaitable[T]) -> T:
+    """What has begun to change the disk is finished, whoever cancels meanwhile."""
+
+    async def whole() -> T:
+        return await work
+
+    task = asyncio.create_task(whole(), name="finish placing")
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await task
+        raise

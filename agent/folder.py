@@ -1,0 +1,231 @@
+"""One synced folder at work: the rooms that look, hash, upload, commit, receive and place, joined around its replica."""
+
+import asyncio
+import os
+import time
+from datetime import date
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+import structlog
+
+from agent.commit import Committer
+from agent.fetch import Fetcher
+from agent.filesystem import Root
+from agent.hashing import Hasher
+from agent.home import Credential, FolderRecord
+from agent.index import Batch, Index
+from agent.look import Looker
+from agent.marker import Marker, read_marker, write_marker
+from agent.receive import Receiver
+from agent.replica import Replica
+from agent.scan import RootGone
+from agent.service import Service
+from agent.transfer import Transfer
+from agent.upload import Uploader
+from broker.delivery import Publishing
+from broker.errors import HutchError
+from broker.messages import ChangeNotice, CommitAccepted, CommitRefused
+from broker.model import Cursor
+
+log = structlog.get_logger()
+
+REOPEN_S: Final = 5.0
+CONFLICT_MARK: Final = " (conflicted copy of "
+
+
+def new_node_id() -> UUID:
+    """A UUIDv7: the time in milliseconds, then randomness (RFC 9562, section 5.7)."""
+    stamp = time.time_ns() // 1_000_000  # noqa: TID251  # an id may bear the wall clock; nothing is decided by it
+    value = (stamp & (1 << 48) - 1) << 80 | int.from_bytes(os.urandom(10), "big")
+    value = value & ~(0xF << 76) | 0x7 << 76
+    return UUID(int=value & ~(0x3 << 62) | 0x2 << 62)
+
+
+class Folder:
+    """One folder, from the opening of its directory to its closing."""
+
+    def __init__(
+        self,
+        replica: Replica,
+        *,
+        transfer: Transfer,
+        service: Service,
+        publisher: Publishing,
+        may_run: asyncio.Event,
+    ) -> None:
+        self.replica = replica
+        self.looker = Looker(replica, new_node_id)
+        self.hasher = Hasher(replica, self.looker.hint)
+        self.receiver = Receiver(replica, service)
+        self.uploader = Uploader(replica, transfer, self.looker.hint, may_run)
+        self.committer = Committer(replica, self.uploader, self.receiver, publisher, service, may_run)
+        self.fetcher = Fetcher(replica, transfer, service, self.looker.hint, may_run)
+
+    @classmethod
+    async def open(
+        cls,
+        record: FolderRecord,
+        credential: Credential,
+        index: Index,
+        *,
+        transfer: Transfer,
+        service: Service,
+        publisher: Publishing,
+        may_run: asyncio.Event,
+    ) -> "Folder":
+        """Open a folder, and decide whether its database is to be believed.
+
+        Raises:
+            RootGone: When it is not in its place, or its mark is another one's.
+        """
+        path = Path(record.folder)
+        root = await asyncio.to_thread(_open_root, path)
+        try:
+            marker = await asyncio.to_thread(_check_marker, path, record, credential)
+            state, trees = await index.load(record.workspace_id)
+        except BaseException:
+            root.close()
+            raise
+        replica = Replica(
+            workspace_id=record.workspace_id,
+            name=record.name,
+            device_id=credential.device_id,
+            device_name=credential.device_name,
+            index=index,
+            root=root,
+            state=state,
+            trees=trees,
+            today=_today,
+        )
+        if state.generation < marker.generation and state.cursor is not None:
+            log.warning("index.rolled_back", workspace_id=str(record.workspace_id))
+            await replica.distrust()
+        await _next_generation(replica, path, marker)
+        return cls(replica, transfer=transfer, service=service, publisher=publisher, may_run=may_run)
+
+    async def run(self) -> None:
+        """Keep the folder in step. Runs until cancelled."""
+        try:
+            await self.fetcher.recover()
+            async with asyncio.TaskGroup() as group:
+                for name, work in (
+                    ("receive", self.receiver.run()),
+                    ("look", self.looker.run()),
+                    ("hash", self.hasher.run()),
+                    ("upload", self.uploader.run()),
+                    ("commit", self.committer.run()),
+                    ("fetch", self.fetcher.run()),
+                ):
+                    group.create_task(work, name=f"{name} {self.replica.name}")
+        finally:
+            self.replica.root.close()
+
+    # --- messages
+
+    async def take(self, message: ChangeNotice | CommitRefused | CommitAccepted) -> None:
+        """Take one message of the device's queue; stored when this returns."""
+        try:
+            match message:
+                case ChangeNotice():
+                    await self.receiver.take(message)
+                case CommitRefused():
+                    await self.committer.refused(message)
+                case CommitAccepted():
+                    await self.committer.accepted(message)
+        except HutchError as error:
+            log.error("message.refused", workspace_id=str(self.replica.workspace_id), error=str(error))
+            self.receiver.ask()
+
+    def compare_head(self, head: Cursor) -> None:
+        """The service has told where its journal stands: ask for what is missing."""
+        cursor = self.replica.cursor
+        if (
+            cursor is None
+            or cursor.epoch != head.epoch
+            or cursor.seq != head.seq
+            or cursor.chain != head.chain
+        ):
+            self.replica.tell_head(head)
+            if cursor is None or cursor.seq <= head.seq or cursor.epoch != head.epoch:
+                self.receiver.ask()
+
+    # --- for people
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing is left to do that can be done now."""
+        replica = self.replica
+        return (
+            not self.looker.is_looking
+            and replica.in_flight is None
+            and not replica.is_behind
+            and not self.hasher.waiting()
+            and replica.plan().is_empty
+        )
+
+    def status(self) -> dict[str, Any]:
+        """What `hutch status --json` says of this folder."""
+        replica = self.replica
+        plan = replica.plan()
+        problems = [*replica.problems.values(), *replica.parked.values(), *replica.broken.values()]
+        return {
+            "name": replica.name,
+            "workspace_id": str(replica.workspace_id),
+            "folder": str(replica.root.folder),
+            "cursor": replica.cursor.seq if replica.cursor else 0,
+            "head": replica.head.seq if replica.head else 0,
+            "pending_up": len(plan.commit) + len(self.hasher.waiting()),
+            "pending_down": len(plan.place) + _missing(replica),
+            "conflicts": sum(CONFLICT_MARK in node.name for node in replica.trees.local.nodes.values()),
+            "errors": [{"path": p.path, "code": p.code, "message": p.message} for p in problems],
+        }
+
+
+def _today() -> str:
+    """The date by the person's own calendar, for the names of conflict copies alone."""
+    return date.today().isoformat()  # noqa: DTZ011, TID251
+
+
+def _missing(replica: Replica) -> int:
+    if replica.cursor is None or replica.head is None:
+        return 0
+    return max(0, replica.head.seq - replica.cursor.seq)
+
+
+def _open_root(path: Path) -> Root:
+    try:
+        return Root(path)
+    except OSError as error:
+        raise RootGone(
+            f"{path} cannot be opened ({error.strerror}): nothing is synced until it can"
+        ) from error
+
+
+def _check_marker(path: Path, record: FolderRecord, credential: Credential) -> Marker:
+    marker = read_marker(path)
+    if marker is None:
+        raise RootGone(
+            f"{path} does not bear Hutch's mark (unmounted, emptied or replaced?): nothing is synced"
+        )
+    if (marker.workspace_id, marker.device_id) != (record.workspace_id, credential.device_id):
+        raise RootGone(f"{path} bears the mark of another workspace or device: nothing is synced")
+    return marker
+
+
+async def _next_generation(replica: Replica, path: Path, marker: Marker) -> None:
+    """Each start counts, here and in the folder: a database from yesterday's backup is then seen to be one.
+
+    The database first: after a crash between the two it is ahead by one, which no backup ever is.
+    """
+    generation = max(replica.generation, marker.generation) + 1
+    batch = Batch()
+    batch.columns["generation"] = generation
+    await replica.index.write(replica.key, batch)
+    await asyncio.to_thread(
+        write_marker,
+        path,
+        Marker(workspace_id=marker.workspace_id, device_id=marker.device_id, generation=generation),
+    )
+    replica.generation = generation

@@ -1,0 +1,195 @@
+"""Read the files whose content is not known: cut them into chunks and name what they hold.
+
+What was read is believed only if the file looked the same before and after, and had rested for a moment: a write
+that comes within one tick of the file system's clock could otherwise not be seen.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+from uuid import UUID
+
+import structlog
+from msgspec import Struct
+
+from agent.chunk import CuttingCancelled, choose_cut, cut_file
+from agent.filesystem import Root, print_of
+from agent.index import Batch, Print
+from agent.patience import next_delay_s
+from agent.replica import Replica
+from agent.scan import Problem, printable
+from agent.trees import Node, replace
+from broker.model import FullContent, manifest_digest
+
+log = structlog.get_logger()
+
+SETTLE_NS: Final = 25_000_000
+"""How long a file must have rested before it is read. The kernel's clock for inodes ticks every 4 to 10 ms."""
+
+_GROUP_FILES: Final = 256
+_GROUP_SIZE_BYTES: Final = 8 * 1024 * 1024
+_LANES: Final = 2
+
+
+class Job(Struct, frozen=True):
+    """A file to read: the node, where it is, how it looked, and how to cut it."""
+
+    node: Node
+    path: str
+    look: Print
+    cut: int
+
+
+class Read(Struct, frozen=True):
+    """What came of a job: the content; or None, with the error where there was one, when it has to be looked at again."""
+
+    job: Job
+    content: FullContent | None
+    error: str | None = None
+
+
+class Hasher:
+    """Hashes one folder's files, small ones first, in two threads."""
+
+    def __init__(self, replica: Replica, hint: Callable[[str], None]) -> None:
+        self._replica = replica
+        self._hint = hint
+        self._busy: set[UUID] = set()
+        self._tries: dict[UUID, int] = {}
+        self._not_before: dict[UUID, float] = {}
+        self._stopping = False
+
+    def waiting(self) -> list[Node]:
+        """Files whose content is not known yet, smallest first."""
+        local = self._replica.trees.local
+        nodes = [local.nodes[node_id] for node_id in self._replica.trees.dirty if node_id in local]
+        return sorted((node for node in nodes if node.is_unhashed), key=lambda node: node.size)
+
+    async def run(self) -> None:
+        """Hash whatever needs it. Runs until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for lane in range(_LANES):
+                    group.create_task(self._lane(lane), name=f"hash {lane}")
+        finally:
+            self._stopping = True
+
+    async def _lane(self, lane: int) -> None:
+        changed = self._replica.listen()
+        while True:
+            changed.clear()
+            jobs, wait_s = await self._next_jobs(large=lane == 0)
+            if not jobs:
+                try:
+                    async with asyncio.timeout(wait_s):
+                        await changed.wait()
+                except TimeoutError:
+                    pass
+                continue
+            self._busy.update(job.node.node_id for job in jobs)
+            try:
+                reads = await asyncio.to_thread(read_files, self._replica.root, jobs, lambda: self._stopping)
+                await self._take(reads)
+            finally:
+                self._busy.difference_update(job.node.node_id for job in jobs)
+
+    # --- choosing
+
+    async def _next_jobs(self, *, large: bool) -> tuple[list[Job], float | None]:
+        """Some files to read now; or none, and how long until there may be some. One lane prefers the largest."""
+        waiting = [node for node in self.waiting() if node.node_id not in self._busy]
+        if large and waiting and waiting[-1].size > _GROUP_SIZE_BYTES:
+            waiting = [waiting[-1]]
+        jobs: list[Job] = []
+        soonest: float | None = None
+        total = 0
+        for node in waiting:
+            rest_s = self._rest_s(node)
+            if rest_s > 0:
+                soonest = rest_s if soonest is None else min(soonest, rest_s)
+                continue
+            if jobs and (len(jobs) >= _GROUP_FILES or total + node.size > _GROUP_SIZE_BYTES):
+                break
+            path = self._replica.trees.local.path(node.node_id)
+            if path is not None and node.node_id in self._replica.prints:
+                jobs.append(Job(node, path, self._replica.prints[node.node_id], await self._cut(node)))
+                total += node.size
+        return jobs, soonest
+
+    def _rest_s(self, node: Node) -> float:
+        """How much longer to leave a file alone."""
+        look = self._replica.prints.get(node.node_id)
+        if look is None:
+            return 0.0
+        age_ns = time.time_ns() - look.ctime_ns  # noqa: TID251  # against the file system's own clock, on this host
+        rest_s = (SETTLE_NS - age_ns) / 1e9 if 0 <= age_ns < SETTLE_NS else 0.0
+        later = self._not_before.get(node.node_id)
+        if later is not None:
+            rest_s = max(rest_s, later - asyncio.get_running_loop().time())
+        return rest_s
+
+    async def _cut(self, node: Node) -> int:
+        """As it was cut before: another cut would share nothing with its past."""
+        remote = self._replica.trees.remote.get(node.node_id)
+        if remote is not None and remote.digest:
+            known = await self._replica.manifests([remote.digest])
+            if remote.digest in known:
+                return known[remote.digest].cut
+        return choose_cut(node.size)
+
+    # --- taking over
+
+    async def _take(self, reads: Sequence[Read]) -> None:
+        replica, batch = self._replica, Batch()
+        async with replica.disk:
+            for read in reads:
+                node_id = read.job.node.node_id
+                if replica.trees.local.get(node_id) is not read.job.node:
+                    continue  # another look has seen something newer meanwhile
+                if read.content is None:
+                    self._try_later(read)
+                    continue
+                digest = manifest_digest(read.content.chunks)
+                batch.local[node_id] = replace(read.job.node, digest=digest)
+                batch.manifests[digest] = read.content
+                self._tries.pop(node_id, None)
+                self._not_before.pop(node_id, None)
+            if batch.local:
+                await replica.write(batch)
+
+    def _try_later(self, read: Read) -> None:
+        """It changes while it is read, or cannot be read: look again, a little later each time."""
+        node_id = read.job.node.node_id
+        tries = self._tries[node_id] = self._tries.get(node_id, 0) + 1
+        self._not_before[node_id] = asyncio.get_running_loop().time() + next_delay_s(tries, 0.5)
+        if read.error is not None:
+            path = printable(read.job.path)
+            self._replica.problems[path] = Problem(path, "unreadable", read.error)
+        self._hint(read.job.path.rpartition("/")[0])
+        self._replica.notify()
+
+
+def read_files(root: Root, jobs: Sequence[Job], cancelled: Callable[[], bool]) -> list[Read]:
+    """Read some files, one after the other. Blocks."""
+    reads = []
+    for job in jobs:
+        try:
+            reads.append(Read(job, _read_file(root, job, cancelled)))
+        except CuttingCancelled:
+            break
+        except OSError as error:
+            gone = isinstance(error, FileNotFoundError)
+            reads.append(Read(job, None, None if gone else error.strerror or str(error)))
+    return reads
+
+
+def _read_file(root: Root, job: Job, cancelled: Callable[[], bool]) -> FullContent | None:
+    with root.open(job.path) as fd:
+        if not job.look.same_content(print_of(os.fstat(fd), 0)):
+            return None
+        chunks, size = cut_file(fd, cut=job.cut, cancelled=cancelled)
+        if size != job.look.size or not job.look.same_content(print_of(os.fstat(fd), 0)):
+            return None
+    return FullContent(job.cut, chunks)

@@ -1,0 +1,196 @@
+"""Keep the local tree with the disk: the watcher says where to look, the scanner what is there.
+
+Watchers lose events, so that an event is only a hint: every new directory is looked at again a little later, and the
+whole tree at the start and every few minutes.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+from uuid import UUID
+
+import structlog
+import watchfiles
+
+from agent.index import Batch
+from agent.patience import jittered
+from agent.replica import Replica
+from agent.scan import Problem, RootGone, Sight, scan
+from broker.model import RESERVED_NAME, Kind
+
+log = structlog.get_logger()
+
+SECOND_LOOK_S: Final = 1.0
+FULL_LOOK_S: Final = 300.0
+GONE_LOOK_S: Final = 2.0
+
+_WATCH_STEP_MS: Final = 10
+_WATCH_QUIET_MS: Final = 40
+
+
+class Looker:
+    """Watches and scans one folder."""
+
+    def __init__(self, replica: Replica, new_id: Callable[[], UUID]) -> None:
+        self._replica = replica
+        self._new_id = new_id
+        self._where: dict[str, bool] = {"": True}
+        self._hinted = asyncio.Event()
+        self._hinted.set()
+        self._full_begun = 0
+        self._full_done = 0
+        self._in_place = True
+        self.watching = False
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the folder was where it should be at the last look."""
+        return self._in_place
+
+    @property
+    def is_looking(self) -> bool:
+        """Whether there is something that has not been looked at yet."""
+        return bool(self._where)
+
+    def hint(self, path: str, deep: bool = False) -> None:
+        """Something may have changed in a directory (and, with `deep`, below it)."""
+        self._where[path] = self._where.get(path, False) or deep
+        self._hinted.set()
+
+    async def look_at_all(self) -> None:
+        """Look at the whole tree afresh; return when that is done (or the folder was found missing)."""
+        ticket = self._full_begun + 1  # one that is under way may have passed by already
+        self.hint("", deep=True)
+        event = self._replica.listen()
+        try:
+            while self._full_done < ticket and self._in_place:
+                await event.wait()
+                event.clear()
+        finally:
+            self._replica.unlisten(event)
+
+    # --- scanning
+
+    async def run(self) -> None:
+        """Scan wherever a hint says. Runs until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._watch(), name="watch")
+            group.create_task(self._look_at_times(), name="look at times")
+            while True:
+                await self._hinted.wait()
+                self._hinted.clear()
+                await self.look_now()
+
+    async def _look_at_times(self) -> None:
+        while True:
+            await asyncio.sleep(jittered(FULL_LOOK_S))
+            self.hint("", deep=True)
+
+    async def look_now(self) -> None:
+        """Scan what was hinted at so far."""
+        where, self._where = self._where, {}
+        if not where:
+            return
+        if where.get(""):
+            self._full_begun += 1
+        try:
+            async with self._replica.disk:
+                sight = await asyncio.to_thread(
+                    scan,
+                    self._replica.root,
+                    self._replica.trees.local,
+                    self._replica.prints,
+                    where,
+                    self._new_id,
+                )
+                await self._take(sight, where)
+        except RootGone as error:
+            self._miss(str(error), where)
+            return
+        if not self._in_place:
+            self._in_place = True
+            self._replica.problems.pop("", None)
+        if where.get(""):
+            self._full_done = self._full_begun
+        self._replica.notify()
+
+    def _miss(self, message: str, where: dict[str, bool]) -> None:
+        if self._in_place:
+            log.error("folder.gone", workspace_id=str(self._replica.workspace_id))
+        self._in_place = False
+        self._replica.problems[""] = Problem("", RootGone.code, message)
+        self._where = {"": True, **where}
+        asyncio.get_running_loop().call_later(GONE_LOOK_S, self._hinted.set)
+        self._replica.notify()
+
+    async def _take(self, sight: Sight, where: dict[str, bool]) -> None:
+        replica = self._replica
+        self._note_problems(sight)
+        batch = Batch()
+        batch.local, batch.prints = dict(sight.local), dict(sight.prints)
+        fresh = [
+            node.node_id
+            for node in sight.local.values()
+            if node is not None and node.kind is Kind.DIRECTORY and node.node_id not in replica.trees.local
+        ]
+        if batch.local or batch.prints:
+            await replica.write(batch)
+        paths = [path for node_id in fresh if (path := replica.trees.local.path(node_id)) is not None]
+        if paths and not where.get(""):
+            asyncio.get_running_loop().call_later(SECOND_LOOK_S, self._look_again, paths)
+
+    def _look_again(self, paths: list[str]) -> None:
+        for path in paths:
+            self.hint(path, deep=True)
+
+    def _note_problems(self, sight: Sight) -> None:
+        known = self._replica.problems
+        for path in [p for p in known if p and p.rpartition("/")[0] in sight.looked]:
+            del known[path]
+        for problem in sight.problems:
+            known[problem.path] = problem
+
+    # --- watching
+
+    async def _watch(self) -> None:
+        """Turn events into hints. When events cannot be had, say so: the timed looks go on."""
+        folder = str(self._replica.root.folder)
+        polling = False
+        while True:
+            try:
+                self.watching = True
+                async for changes in watchfiles.awatch(
+                    folder,
+                    watch_filter=None,
+                    step=_WATCH_STEP_MS,
+                    debounce=_WATCH_QUIET_MS * 4,
+                    recursive=True,
+                    rust_timeout=1_000,
+                    yield_on_timeout=False,
+                    force_polling=polling,
+                ):
+                    self._hint_of_events(folder, {path for _, path in changes})
+            except OSError as error:
+                self.watching = False
+                if not polling:
+                    log.warning(
+                        "watcher.limited", workspace_id=str(self._replica.workspace_id), error=str(error)
+                    )
+                    self._replica.problems["\0watch"] = Problem(
+                        "", "watch_limit", "the system's limit of watched folders is reached: raise "
+                        "fs.inotify.max_user_watches; until then changes are found by looking, which is slower"
+                    )  # fmt: skip
+                polling = "limit" in str(error)
+            await asyncio.sleep(GONE_LOOK_S)
+            self.hint("", deep=True)
+
+    def _hint_of_events(self, folder: str, paths: set[str]) -> None:
+        own = f"{folder}/{RESERVED_NAME}"
+        for path in paths:
+            if path == own or path.startswith(own + "/"):
+                continue
+            if path == folder:
+                self.hint("")
+                continue
+            relative = path[len(folder) + 1 :]
+            self.hint(relative.rpartition("/")[0])

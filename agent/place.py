@@ -1,0 +1,484 @@
+"""Put staged changes in place on disk: all of them after a restart, or none. The only room that writes among a person's files.
+
+Everything is staged under `.hutch/stage` first, checked against what was planned, and written down as an intent;
+from then on it only goes forward, also after a crash: every step can see whether it was done before. What a person
+changes in the last moment is never overwritten: the old object is exchanged out of its place, looked at, and kept
+beside the new one when it is not what was planned against. Nothing is ever removed recursively.
+"""
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+from uuid import UUID
+
+from msgspec import Struct
+
+from agent.filesystem import STAGE, Root
+from agent.index import Print
+from agent.names import conflict_name
+from agent.plan import Change
+from agent.trees import Node
+from broker.model import Kind
+
+
+class Staged(Struct, frozen=True, array_like=True):
+    """New content that lies ready: its path below the root, and its inode."""
+
+    path: str
+    ino: int
+
+
+class Step(Struct, frozen=True, array_like=True):
+    """One node's way from what it was to what it shall be. Paths are relative to the root.
+
+    Attributes:
+        source: Where it stands now; None for a new node.
+        target: Where it shall stand; None for one that goes.
+        seen: How it looked when this was planned; None for a new node.
+        staged: Its new content, where it gets any.
+        parked: It goes by way of the stage, since names are exchanged or directories move into each other.
+    """
+
+    before: Node | None
+    after: Node | None
+    source: str | None
+    target: str | None
+    seen: Print | None
+    staged: Staged | None
+    parked: bool
+
+    @property
+    def node(self) -> Node:
+        """The node, as it shall be or as it was."""
+        node = self.after or self.before
+        assert node is not None
+        return node
+
+    @property
+    def moves(self) -> bool:
+        """Whether it stands elsewhere afterwards."""
+        return (
+            self.source is not None
+            and self.target is not None
+            and self.before is not None
+            and (self.after is not None and self.before.place != self.after.place)
+        )
+
+
+class Intent(Struct, frozen=True, array_like=True):
+    """What is to be done, written down before the first step. `device` and `date` name conflict copies."""
+
+    steps: tuple[Step, ...]
+    device: str
+    date: str
+
+
+class Outcome(Struct):
+    """What was done.
+
+    Attributes:
+        placed: How each node stands now; None: it is gone. A node that is missing here was left as it was.
+        stayed: Directories that were to go and are not empty.
+        look_again: Directories in which something was not as planned.
+        lingering: Old content that a program still has open for writing: stage path to (place it had, look).
+        late: How many late edits were kept as conflict copies.
+    """
+
+    placed: dict[UUID, Print | None]
+    stayed: set[UUID]
+    look_again: set[str]
+    lingering: dict[str, tuple[str, Print]]
+    late: int = 0
+
+
+def prepare(
+    changes: Iterable[Change],
+    *,
+    path_before: Callable[[UUID], str | None],
+    path_after: Callable[[UUID], str | None],
+    prints: Callable[[UUID], Print | None],
+    staged: Callable[[UUID], Staged | None],
+    device: str,
+    date: str,
+) -> Intent:
+    """Turn changes of the local tree into steps. Pure."""
+    changes = list(changes)
+    movers = [change for change in changes if change.moves]
+    freed = {c.before.place for c in changes if c.before is not None and (c.after is None or c.moves)}
+    made = {c.node_id for c in changes if c.before is None}
+    steps = []
+    for change in changes:
+        park = change.moves and (
+            len(movers) > 1
+            or (change.after is not None and (change.after.place in freed or change.after.parent_id in made))
+        )
+        steps.append(
+            Step(
+                before=change.before,
+                after=change.after,
+                source=None if change.before is None else path_before(change.node_id),
+                target=None if change.after is None else path_after(change.node_id),
+                seen=prints(change.node_id),
+                staged=staged(change.node_id),
+                parked=park,
+            )
+        )
+    return Intent(tuple(steps), device, date)
+
+
+def check(root: Root, intent: Intent) -> set[str]:
+    """Compare the disk with what was planned against. Blocks.
+
+    Returns:
+        Directories in which something is not as it was: look there, and plan again. Empty: go ahead.
+    """
+    wrong: set[str] = set()
+    leaving = {
+        step.source for step in intent.steps if step.source is not None and (step.after is None or step.moves)
+    }
+    for step in intent.steps:
+        if step.source is not None:
+            now = root.look(step.source)
+            if step.seen is None or now is None or not _is_as_seen(step, now, step.seen):
+                wrong.add(_parent(step.source))
+        comes = step.target is not None and (step.source is None or step.moves) and step.target not in leaving
+        if step.target is not None and comes and _is_in_the_way(root, step, step.target):
+            wrong.add(_parent(step.target))
+    return wrong
+
+
+def _is_as_seen(step: Step, now: Print, seen: Print) -> bool:
+    if step.node.kind is Kind.DIRECTORY:
+        return (now.dev, now.ino) == (seen.dev, seen.ino)
+    return now.same_content(seen)
+
+
+def _is_in_the_way(root: Root, step: Step, target: str) -> bool:
+    return root.look(target) is not None and not (step.node.kind is Kind.DIRECTORY and step.source is None)
+
+
+def carry_out(root: Root, intent: Intent) -> Outcome:
+    """Do all steps, or what is left of them after a crash. Blocks; only one at a time in a folder.
+
+    The caller has written the intent down durably, and forgets it after having stored the outcome.
+    """
+    return _Placing(root, intent).run()
+
+
+class _Placing:
+    def __init__(self, root: Root, intent: Intent) -> None:
+        self.root = root
+        self.intent = intent
+        self.outcome = Outcome(placed={}, stayed=set(), look_again=set(), lingering={})
+        self.failed: set[UUID] = set()
+        self.touched: set[str] = {STAGE}
+
+    def run(self) -> Outcome:
+        steps = self.intent.steps
+        for step in sorted(steps, key=lambda step: -_depth(step.source)):
+            self._guarded(step, self._detach)
+        for step in sorted(steps, key=lambda step: _depth(step.target)):
+            if step.target is not None and step.node.node_id not in self.failed:
+                self._guarded(step, self._attach)
+        for step in sorted(steps, key=lambda step: -_depth(step.target)):
+            if step.target is not None and step.node.node_id not in self.failed:
+                self._guarded(step, self._finish)
+        self.root.sync(self.touched)
+        return self.outcome
+
+    def _guarded(self, step: Step, action: Callable[[Step], None]) -> None:
+        """What one path refuses stops that path alone: it is looked at again, and planned again."""
+        try:
+            try:
+                action(step)
+            except PermissionError:
+                with self._writable(step):
+                    action(step)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS):
+                raise
+            self._give_up(step)
+
+    @contextlib.contextmanager
+    def _writable(self, step: Step) -> Iterator[None]:
+        """Open up read-only directories of the person's own for as long as one step takes."""
+        opened: list[tuple[str, int]] = []
+        try:
+            for path in {_parent(path) for path in (step.source, step.target) if path is not None}:
+                now = self.root.look(path) if path else None
+                if now is not None and not now.mode & 0o200:
+                    self.root.set_attributes(path, Kind.DIRECTORY, now.mode | 0o700, 0)
+                    opened.append((path, now.mode))
+            yield
+        finally:
+            for path, mode in opened:
+                with contextlib.suppress(FileNotFoundError):
+                    self.root.set_attributes(path, Kind.DIRECTORY, mode, 0)
+
+    def _give_up(self, step: Step) -> None:
+        self.failed.add(step.node.node_id)
+        for path in (step.source, step.target):
+            if path is not None:
+                self.outcome.look_again.add(_parent(path))
+
+    def _touch(self, path: str) -> None:
+        self.touched.add(_parent(path))
+
+    # --- what goes, or has to make room
+
+    def _detach(self, step: Step) -> None:
+        if step.source is None:
+            return
+        if step.after is None:
+            if step.node.kind is Kind.DIRECTORY:
+                self._remove_directory(step, step.source)
+            else:
+                self._remove(step, step.source)
+        elif step.parked:
+            self._park(step, step.source)
+
+    def _remove_directory(self, step: Step, path: str) -> None:
+        now = self.root.look(path)
+        if now is not None:
+            if step.seen is None or now.ino != step.seen.ino:
+                self._give_up(step)
+                return
+            try:
+                self.root.remove_directory(path)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                self.outcome.stayed.add(step.node.node_id)
+                return
+        self._touch(path)
+        self.outcome.placed[step.node.node_id] = None
+
+    def _remove(self, step: Step, path: str) -> None:
+        aside = f"{STAGE}/{step.node.node_id.hex}.out"
+        if self.root.look(aside) is None and self.root.look(path) is not None:
+            self.root.rename(path, aside)
+        self._touch(path)
+        self._drop_or_return(step, aside, path)
+        if step.node.node_id not in self.failed:
+            self.outcome.placed[step.node.node_id] = None
+
+    def _drop_or_return(self, step: Step, aside: str, path: str) -> None:
+        now = self.root.look(aside)
+        if now is None:
+            return
+        if step.seen is not None and now.same_file(step.seen):
+            self._dispose(aside, path, now)
+            return
+        try:
+            self.root.rename(aside, path)
+        except FileExistsError:
+            self._keep_beside(aside, path)
+        self._give_up(step)
+
+    def _park(self, step: Step, path: str) -> None:
+        aside = f"{STAGE}/{step.node.node_id.hex}.move"
+        if self.root.look(aside) is not None or (
+            step.target is not None and self._is_there(step, step.target)
+        ):
+            return
+        now = self.root.look(path)
+        if now is None or step.seen is None or now.ino != step.seen.ino:
+            self._give_up(step)
+            return
+        self.root.rename(path, aside)
+        self._touch(path)
+
+    def _is_there(self, step: Step, path: str) -> bool:
+        now = self.root.look(path)
+        return (
+            now is not None and step.seen is not None and (now.dev, now.ino) == (step.seen.dev, step.seen.ino)
+        )
+
+    # --- what comes
+
+    def _attach(self, step: Step) -> None:
+        assert step.target is not None
+        if step.moves:
+            self._move_in(step, step.target)
+            if step.node.node_id in self.failed:
+                return
+        if step.staged is not None:
+            self._put(step, step.staged, step.target)
+        elif step.source is None:
+            self._make_directory(step, step.target)
+
+    def _move_in(self, step: Step, target: str) -> None:
+        if self._is_there(step, target):
+            return
+        parked = f"{STAGE}/{step.node.node_id.hex}.move"
+        at = parked if step.parked and self.root.look(parked) is not None else step.source
+        assert at is not None
+        try:
+            self.root.rename(at, target)
+        except OSError:
+            if at == parked:
+                self._return_parked(step, parked)
+            self._give_up(step)
+            return
+        self._touch(at)
+        self._touch(target)
+
+    def _return_parked(self, step: Step, parked: str) -> None:
+        assert step.source is not None
+        try:
+            self.root.rename(parked, step.source)
+        except OSError:
+            top = step.source.rpartition("/")[2]
+            self._keep_beside(parked, top)
+
+    def _make_directory(self, step: Step, target: str) -> None:
+        try:
+            self.root.make_directory(target)
+        except FileExistsError:
+            with self.root.directory(
+                target
+            ):  # a directory of that name is as good; anything else is in the way
+                pass
+        self._touch(target)
+
+    def _put(self, step: Step, staged: Staged, target: str) -> None:
+        now = self.root.look(target)
+        self._touch(target)
+        if (
+            now is not None and now.ino == staged.ino
+        ):  # done before the crash; the old one may still lie there
+            old = self.root.look(staged.path)
+            if old is not None:
+                self._settle_old(step, staged.path, target, old)
+            return
+        if step.source is None:
+            self.root.rename(staged.path, target)
+        elif self.root.exchange(staged.path, target):
+            old = self.root.look(staged.path)
+            if old is not None:
+                self._settle_old(step, staged.path, target, old)
+        else:
+            self._put_in_two_steps(step, staged, target)
+
+    def _put_in_two_steps(self, step: Step, staged: Staged, target: str) -> None:
+        """Where nothing exchanges: the name is free for an instant, and nothing is ever overwritten."""
+        aside = f"{STAGE}/{step.node.node_id.hex}.out"
+        if self.root.look(aside) is None:
+            self.root.rename(target, aside)
+        self.root.rename(staged.path, target)
+        old = self.root.look(aside)
+        if old is not None:
+            self._settle_old(step, aside, target, old)
+
+    def _settle_old(self, step: Step, aside: str, target: str, old: Print) -> None:
+        if step.seen is not None and old.same_file(step.seen):
+            self._dispose(aside, target, old)
+        else:
+            self._keep_beside(aside, target)
+
+    def _dispose(self, aside: str, place: str, look: Print) -> None:
+        """Drop an object that was replaced or deleted, unless a program may still write into it."""
+        if self.root.is_open_for_writing(aside):
+            keep = f"{aside}.{look.ino}.open"
+            self.root.rename(aside, keep)
+            self.outcome.lingering[keep] = (place, look)
+        else:
+            self.root.remove_file(aside)
+
+    def _keep_beside(self, aside: str, place: str) -> None:
+        """A late edit: it gets a name of its own where it was made."""
+        keep_beside(self.root, aside, place, self.intent.device, self.intent.date)
+        self._touch(place)
+        self.outcome.look_again.add(_parent(place))
+        self.outcome.late += 1
+
+    # --- how it stands
+
+    def _finish(self, step: Step) -> None:
+        assert step.target is not None
+        assert step.after is not None
+        node = step.after
+        now = self.root.look(step.target)
+        if now is None:
+            self._give_up(step)
+            return
+        if step.staged is not None:
+            if now.ino != step.staged.ino:
+                self._give_up(step)
+                return
+        elif step.seen is not None and not (
+            node.kind is Kind.DIRECTORY or now.same_file(step.seen) or self._has(now, node)
+        ):
+            self._give_up(step)
+            return
+        elif node.kind is not Kind.SYMLINK and not self._has(now, node):
+            self.root.set_attributes(step.target, node.kind, node.mode, node.mtime_ns)
+            now = self.root.look(step.target)
+        self.outcome.placed[node.node_id] = now
+        return
+
+    @staticmethod
+    def _has(now: Print, node: Node) -> bool:
+        return now.mode == node.mode and (node.kind is not Kind.FILE or now.mtime_ns == node.mtime_ns)
+
+
+def keep_beside(root: Root, aside: str, place: str, device: str, date: str) -> str:
+    """Give a staged object a conflict name beside the place that it had (or at the top, when that is gone).
+
+    Returns:
+        The path that it got. Blocks.
+    """
+    head, _, name = place.rpartition("/")
+    try:
+        with root.directory(head):
+            pass
+    except OSError:
+        head = ""
+    prefix = f"{head}/" if head else ""
+    while True:
+        free = conflict_name(name, device, date, lambda candidate: root.look(prefix + candidate) is None)
+        with contextlib.suppress(FileExistsError):
+            root.rename(aside, prefix + free)
+            return prefix + free
+
+
+def sweep(root: Root, keep: Iterable[str], place: str, device: str, date: str) -> list[str]:
+    """Clear the stage of what a crash has left: half-fetched content goes, a person's own objects come back.
+
+    Args:
+        root: The folder.
+        keep: Stage paths that somebody still needs.
+        place: The name that what comes back is given, as a conflict copy at the top of the folder.
+        device: For that name.
+        date: For that name.
+
+    Returns:
+        Paths of what came back. Blocks.
+    """
+    kept = set(keep)
+    returned: list[str] = []
+    with root.directory(STAGE) as fd:
+        names = os.listdir(fd)
+    for name in names:
+        path = f"{STAGE}/{name}"
+        if path in kept:
+            continue
+        if name.endswith(".in"):
+            root.remove_file(path)
+        else:
+            returned.append(keep_beside(root, path, place, device, date))
+    return returned
+
+
+def _depth(path: str | None) -> int:
+    return -1 if path is None else path.count("/")
+
+
+def _parent(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
+PERSONS_SUFFIXES: Final = (".out", ".move", ".open")
+"""What in the stage was a person's object; `.in` is content on its way to one."""

@@ -1,0 +1,224 @@
+"""One folder as the agent knows it: its three trees, kept alike in memory and in the database, and who waits for what.
+
+The rooms around it (`look`, `hash`, `commit`, `receive`, `fetch`) read it freely, since all run in one event loop,
+and change it through `write` alone. Whoever changes the local tree, or places files, holds `disk`.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable
+from typing import Final
+from uuid import UUID
+
+from agent.filesystem import Root
+from agent.index import Batch, FolderState, Index, InFlight, Print, cursor_columns
+from agent.plan import Plan, plan
+from agent.scan import Problem
+from agent.trees import Node, Trees, replace, same
+from broker.model import Cursor, FullContent
+
+_MANIFESTS_CACHED: Final = 512
+
+
+class Replica:
+    """A folder's state. Not safe for use from two loops or threads.
+
+    Attributes:
+        disk: Held by whoever looks at the disk as a whole, or changes it.
+        changed: Called after every change, to wake whoever waits.
+        parked: Nodes whose commit was refused for good, with the reason, until they change.
+        broken: Nodes whose content cannot be had from the service, with the reason.
+        problems: What the last looks could not sync, by path.
+        head: The farthest place in the journal that anybody has told of.
+    """
+
+    def __init__(
+        self,
+        *,
+        workspace_id: UUID,
+        name: str,
+        device_id: UUID,
+        device_name: str,
+        index: Index,
+        root: Root,
+        state: FolderState,
+        trees: Trees,
+        today: Callable[[], str],
+    ) -> None:
+        self.workspace_id = workspace_id
+        self.name = name
+        self.device_id = device_id
+        self.device_name = device_name
+        self.index = index
+        self.root = root
+        self.key = state.key
+        self.generation = state.generation
+        self.trees = trees
+        self.prints: dict[UUID, Print] = state.prints
+        self.lingering = state.lingering
+        self.cursor: Cursor | None = state.cursor
+        self.number = state.number
+        self.in_flight: InFlight | None = state.request
+        self.intent = state.intent
+        self.today = today
+        self.head = state.cursor
+        self.disk = asyncio.Lock()
+        self.parked: dict[UUID, Problem] = {}
+        self.broken: dict[UUID, Problem] = {}
+        self.problems: dict[str, Problem] = {}
+        self._listeners: list[asyncio.Event] = []
+        self._plan: Plan | None = None
+        self._manifests: dict[bytes, FullContent] = {}
+
+    # --- telling
+
+    def listen(self) -> asyncio.Event:
+        """An event that is set whenever something changes. Clear it before looking."""
+        event = asyncio.Event()
+        event.set()
+        self._listeners.append(event)
+        return event
+
+    def unlisten(self, event: asyncio.Event) -> None:
+        """Stop setting an event."""
+        self._listeners.remove(event)
+
+    def notify(self) -> None:
+        """Say that something has changed that a plan, or a waiting task, should know of."""
+        self._plan = None
+        for event in self._listeners:
+            event.set()
+
+    # --- planning
+
+    def plan(self) -> Plan:
+        """What is to be done now. The same object until something changes. Empty before the first snapshot."""
+        if self._plan is None:
+            held = {*self.parked, *self.broken}
+            self._plan = (
+                Plan()
+                if self.cursor is None
+                else plan(self.trees, device=self.device_name, date=self.today(), held=held)
+            )
+        return self._plan
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the journal is known to go on after the cursor."""
+        return self.cursor is None or (self.head is not None and self.head.seq > self.cursor.seq)
+
+    # --- changing
+
+    async def write(self, batch: Batch) -> None:
+        """Take over a batch: in memory at once, and durably when this returns."""
+        trees = self.trees
+        trees.remote.update(batch.remote)
+        trees.local.update(batch.local)
+        trees.synced.update(batch.synced)
+        _merge(self.prints, batch.prints)
+        _merge(trees.tombstones, batch.tombstones)
+        _merge(self.lingering, batch.lingering)
+        for node_id, stays in batch.unannounced.items():
+            (trees.unannounced.add if stays else trees.unannounced.discard)(node_id)
+        touched = {*batch.remote, *batch.local, *batch.synced}
+        trees.touch(touched)
+        self._forget_settled(batch, touched)
+        self._remember(batch.manifests)
+        self.notify()
+        await self.index.write(self.key, batch)
+
+    def _forget_settled(self, batch: Batch, touched: Collection[UUID]) -> None:
+        """A tombstone, and a directory that had to stay, matter only as long as something of the node is left."""
+        trees = self.trees
+        for node_id in touched:
+            if node_id in batch.local:
+                self.parked.pop(node_id, None)
+            if node_id in batch.remote:
+                self.broken.pop(node_id, None)
+            if node_id in trees.local or node_id in trees.synced:
+                continue
+            if trees.tombstones.pop(node_id, None) is not None:
+                batch.tombstones[node_id] = None
+            if node_id in trees.unannounced:
+                trees.unannounced.discard(node_id)
+                batch.unannounced[node_id] = False
+
+    def set_cursor(self, batch: Batch, cursor: Cursor) -> None:
+        """Note in a batch, and here, what was received."""
+        self.cursor = cursor
+        if self.head is None or cursor.seq > self.head.seq or cursor.epoch != self.head.epoch:
+            self.head = cursor
+        batch.columns.update(cursor_columns(cursor))
+
+    def tell_head(self, head: Cursor) -> None:
+        """Somebody has told how far the journal goes."""
+        if self.head is None or head.seq > self.head.seq:
+            self.head = head
+            self.notify()
+
+    async def distrust(self) -> None:
+        """Forget what this device believed of both sides: the merge base is not to be trusted.
+
+        What is on disk is then looked at afresh and matched to the journal by path: nothing is deleted anywhere.
+        """
+        async with self.disk:
+            trees, batch = self.trees, Batch()
+            for tree, changes in (
+                (trees.remote, batch.remote),
+                (trees.local, batch.local),
+                (trees.synced, batch.synced),
+            ):
+                changes.update(dict.fromkeys(tree.nodes))
+            batch.prints.update(dict.fromkeys(self.prints))
+            batch.tombstones.update(dict.fromkeys(trees.tombstones))
+            batch.unannounced.update(dict.fromkeys(trees.unannounced, False))
+            batch.columns.update(chain=None, seq=0, request=None)
+            self.cursor = self.head = self.in_flight = None
+            await self.write(batch)
+
+    # --- manifests
+
+    async def manifests(self, digests: Iterable[bytes]) -> dict[bytes, FullContent]:
+        """The known manifests of some digests."""
+        wanted = {digest for digest in digests if digest}
+        found = {digest: self._manifests[digest] for digest in wanted if digest in self._manifests}
+        if len(found) < len(wanted):
+            found.update(await self.index.manifests(list(wanted - found.keys())))
+        return found
+
+    def _remember(self, manifests: dict[bytes, FullContent]) -> None:
+        small = {d: content for d, content in manifests.items() if len(content.chunks) <= 4}
+        self._manifests.update(small)
+        while len(self._manifests) > _MANIFESTS_CACHED:
+            del self._manifests[next(iter(self._manifests))]
+
+
+def agree(synced: Node | None, remote: Node | None, local: Node | None) -> Node | None:
+    """The merge base after the two sides were seen to be like this: it takes over every aspect on which they agree."""
+    if remote is None or local is None:
+        return None if remote is local else synced
+    if same(remote, local):
+        return remote
+    if synced is None:
+        return None
+    place = remote if remote.place == local.place else synced
+    content = remote if remote.content == local.content else synced
+    times = remote if remote.content == local.content and remote.mtime_ns == local.mtime_ns else synced
+    return replace(
+        synced,
+        version=remote.version,
+        parent_id=place.parent_id,
+        name=place.name,
+        mode=remote.mode if remote.mode == local.mode else synced.mode,
+        mtime_ns=times.mtime_ns,
+        size=content.size,
+        digest=content.digest,
+        target=content.target,
+    )
+
+
+def _merge(target: dict, changes: dict) -> None:  # type: ignore[type-arg]  # one rule for maps of every kind
+    for key, value in changes.items():
+        if value is None:
+            target.pop(key, None)
+        else:
+            target[key] = value

@@ -1,0 +1,402 @@
+"""What is on disk: look at a folder, and tell which node each object is, and which nodes have gone.
+
+A look reads names and `stat` only, never contents. Identity is the inode and its birth time; a file that was
+exchanged at its old path (as most programs save) keeps its node. Blocks: call it in a thread, while nothing else
+changes the local tree or places files.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Final
+from uuid import UUID
+
+from msgspec import Struct
+
+from agent.filesystem import Root, birth_ns, kind_of, print_of
+from agent.index import Print
+from agent.trees import UNHASHED, Node, Tree, replace
+from broker.errors import Retryable
+from broker.model import ROOT, Kind, name_problem, target_problem
+
+OWN_NAME: Final = ".hutch"
+
+
+class RootGone(Retryable):
+    """The folder is not there any more, or is another one: unmounted, moved or replaced. Nothing was deleted."""
+
+    code = "folder_gone"
+    exit_code = 31
+
+
+class Problem(Struct, frozen=True):
+    """One path that cannot be synced, and why. `path` is escaped: it can be shown as it is."""
+
+    path: str
+    code: str
+    message: str
+
+
+class Sight(Struct, frozen=True):
+    """What one scan saw. `local` and `prints` hold what differs from before: None for what has gone."""
+
+    local: dict[UUID, Node | None]
+    prints: dict[UUID, Print | None]
+    problems: list[Problem]
+    looked: set[str]
+
+
+class _Object(Struct):
+    """One thing in a directory. `parent` is the object of its directory, None in the root."""
+
+    parent: "_Object | None"
+    name: str
+    path: str
+    kind: Kind
+    print: Print
+    target: str = ""
+    node_id: UUID | None = None
+
+    @property
+    def parent_id(self) -> UUID:
+        if self.parent is None:
+            return ROOT
+        assert self.parent.node_id is not None  # directories are known before what is in them
+        return self.parent.node_id
+
+
+def scan(
+    root: Root,
+    local: Tree,
+    prints: Mapping[UUID, Print],
+    where: Mapping[str, bool],
+    new_id: Callable[[], UUID],
+) -> Sight:
+    """Look at some directories, or at all.
+
+    Args:
+        root: The folder.
+        local: What was seen before. Is not changed.
+        prints: How each node of `local` looked then.
+        where: Directories by path, with whether to go into known sub-directories too; `{"": True}` is everything.
+            Unknown and moved sub-directories are always entered.
+        new_id: Makes ids for what has none.
+
+    Returns:
+        What differs. Files whose bytes may have changed come with the digest `UNHASHED`.
+
+    Raises:
+        RootGone: When the folder is not (or is no more) in its place; nothing that was seen counts then.
+    """
+    _check_root(root)
+    look = _Look(root, local, prints, new_id)
+    for path, deep in _known_directories(local, where).items():
+        look.enter(path, deep)
+    look.identify()
+    sight = look.compare()
+    _check_root(root)
+    return sight
+
+
+def _check_root(root: Root) -> None:
+    if not root.is_in_place() or root.look(OWN_NAME) is None:
+        raise RootGone(
+            "the folder is not in its place (moved, unmounted or replaced): nothing is synced until it is"
+        )
+
+
+def _known_directories(local: Tree, where: Mapping[str, bool]) -> dict[str, bool]:
+    """For a directory that nobody knows, the nearest one above it that is known."""
+    known: dict[str, bool] = {}
+    for path, deep in where.items():
+        while path:
+            node = local.find(path)
+            if node is not None and node.kind is Kind.DIRECTORY:
+                break
+            path, deep = path.rpartition("/")[0], False
+        known[path] = known.get(path, False) or deep
+    return known
+
+
+class _Look:
+    def __init__(
+        self, root: Root, local: Tree, prints: Mapping[UUID, Print], new_id: Callable[[], UUID]
+    ) -> None:
+        self.root = root
+        self.local = local
+        self.prints = prints
+        self.new_id = new_id
+        self.problems: list[Problem] = []
+        self.objects: list[_Object] = []
+        self.complete: dict[str, _Object | None] = {}  # directories whose listing is whole
+        self.kept: set[UUID] = set()  # nodes that are there, but cannot be looked at
+        self.taken: dict[UUID, _Object] = {}
+        self._by_inode: dict[tuple[int, int], UUID] | None = None
+
+    # --- walking
+
+    def enter(self, path: str, deep: bool) -> None:
+        """Look into a known directory."""
+        parent = self._chain(path)
+        if path and parent is None:
+            return
+        stack = [(path, parent)]
+        while stack:
+            at, parent = stack.pop()
+            if at in self.complete:
+                continue
+            for item in self._list(at, parent):
+                if item.kind is Kind.DIRECTORY and (deep or not self._is_known(item)):
+                    stack.append((item.path, item))
+
+    def _chain(self, path: str) -> _Object | None:
+        """The object of a known directory, made from what is known of it, with those above it."""
+        parent: _Object | None = None
+        at = ""
+        for name in path.split("/") if path else ():
+            at = f"{at}/{name}" if at else name
+            node = self.local.find(at)
+            if node is None or node.node_id not in self.prints:
+                return None
+            parent = _Object(parent, name, at, node.kind, self.prints[node.node_id], node_id=node.node_id)
+        return parent
+
+    def _is_known(self, item: _Object) -> bool:
+        node = self.local.find(item.path)
+        if node is None or node.kind is not Kind.DIRECTORY:
+            return False
+        before = self.prints.get(node.node_id)
+        return before is not None and (before.dev, before.ino) == (item.print.dev, item.print.ino)
+
+    def _list(self, path: str, parent: _Object | None) -> list[_Object]:
+        found: list[_Object] = []
+        try:
+            with self.root.directory(path) as fd, os.scandir(fd) as entries:
+                for entry in entries:
+                    item = self._object(fd, entry, path, parent)
+                    if item is not None:
+                        found.append(item)
+        except (FileNotFoundError, NotADirectoryError):
+            return []  # gone since: its parent's listing tells
+        except OSError as error:
+            self._unreadable(path, error)
+            return []
+        self.complete[path] = parent
+        self.objects.extend(found)
+        return found
+
+    def _object(
+        self, fd: int, entry: "os.DirEntry[str]", path: str, parent: _Object | None
+    ) -> _Object | None:
+        name = entry.name
+        if name == OWN_NAME and not path:
+            return None
+        where = f"{path}/{name}" if path else name
+        if (problem := name_problem(name)) is not None:
+            self._problem(where, "bad_name", problem)
+            return None
+        try:
+            status = entry.stat(follow_symlinks=False)
+            kind = kind_of(status.st_mode)
+            if kind is None:
+                self._problem(where, "special", "pipes, sockets and devices are not synced")
+                return None
+            if status.st_dev != self.root.device:
+                self._keep(where)
+                self._problem(where, "mount", "another file system is mounted here: it is not synced")
+                return None
+            target = os.readlink(name, dir_fd=fd) if kind is Kind.SYMLINK else ""
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self._unreadable(where, error)
+            return None
+        if kind is Kind.SYMLINK and (problem := target_problem(target)) is not None:
+            self._problem(where, "bad_name", problem)
+            return None
+        return _Object(parent, name, where, kind, print_of(status, 0), target)
+
+    def _problem(self, path: str, code: str, message: str) -> None:
+        self.problems.append(Problem(printable(path), code, message))
+
+    def _unreadable(self, path: str, error: OSError) -> None:
+        """Unreadable is not deleted: what was known there stays known."""
+        self._problem(path, "unreadable", error.strerror or str(error))
+        self._keep(path)
+
+    def _keep(self, path: str) -> None:
+        node = self.local.find(path)
+        if node is not None:
+            self.kept.add(node.node_id)
+            self.kept.update(below.node_id for below in self.local.below(node.node_id))
+
+    # --- who is who
+
+    def identify(self) -> None:
+        """Give every object its node's id: directories from the top down first, then what is in them."""
+        seen = {(item.print.dev, item.print.ino) for item in self.objects if item.kind is Kind.DIRECTORY}
+        directories = [item for item in self.objects if item.kind is Kind.DIRECTORY]
+        directories.sort(key=lambda item: item.path.count("/"))
+        for item in directories:
+            if item.node_id is None:
+                self._identify_directory(item, seen)
+        others = [item for item in self.objects if item.kind is not Kind.DIRECTORY]
+        for rule in (self._same_inode_here, self._saved_anew, self._moved_here, self._same_name):
+            for item in others:
+                if item.node_id is None:
+                    node_id = rule(item)
+                    if node_id is not None:
+                        self._take(item, node_id)
+        for item in others:
+            if item.node_id is None:
+                self._take(item, self.new_id())
+
+    def _take(self, item: _Object, node_id: UUID) -> None:
+        item.node_id = node_id
+        self.taken[node_id] = item
+
+    def _identify_directory(self, item: _Object, seen: set[tuple[int, int]]) -> None:
+        node_id = self._same_inode_here(item) or self._moved_here(item)
+        if node_id is None:
+            candidate = self._same_name(item)
+            before = self.prints.get(candidate) if candidate is not None else None
+            # A directory that now stands elsewhere has left this name to another one.
+            if before is not None and (before.dev, before.ino) not in seen:
+                node_id = candidate
+        self._take(item, node_id or self.new_id())
+
+    def _known_here(self, item: _Object) -> Node | None:
+        """The free node of this kind that was known under this name."""
+        node = self.local.child(item.parent_id, item.name)
+        if node is None or node.kind is not item.kind or node.node_id in self.taken:
+            return None
+        return node
+
+    def _same_inode_here(self, item: _Object) -> UUID | None:
+        node = self._known_here(item)
+        before = self.prints.get(node.node_id) if node else None
+        if node is None or before is None or (before.dev, before.ino) != (item.print.dev, item.print.ino):
+            return None
+        return node.node_id
+
+    def _saved_anew(self, item: _Object) -> UUID | None:
+        """An unknown inode at a known name: saved by way of a rename."""
+        node = self._known_here(item)
+        return node.node_id if node is not None and self._owner(item) is None else None
+
+    def _moved_here(self, item: _Object) -> UUID | None:
+        node_id = self._owner(item)
+        if node_id is None or node_id in self.taken or node_id in self.kept:
+            return None
+        node = self.local.get(node_id)
+        if node is None or node.kind is not item.kind or self._is_still_there(node, item):
+            return None
+        born = self._birth(item)
+        known = self.prints[node_id].birth_ns
+        return node_id if not born or not known or born == known else None
+
+    def _same_name(self, item: _Object) -> UUID | None:
+        node = self._known_here(item)
+        return node.node_id if node is not None else None
+
+    def _owner(self, item: _Object) -> UUID | None:
+        """Whose inode this is, by what was seen before."""
+        if self._by_inode is None:
+            self._by_inode = {(p.dev, p.ino): node_id for node_id, p in self.prints.items()}
+        return self._by_inode.get((item.print.dev, item.print.ino))
+
+    def _is_still_there(self, node: Node, item: _Object) -> bool:
+        """A hard link: the same inode under its old name as well."""
+        path = self.local.path(node.node_id)
+        if path is None or path == item.path:
+            return False
+        try:
+            now = self.root.look(path)
+        except OSError:
+            return True
+        return now is not None and (now.dev, now.ino) == (item.print.dev, item.print.ino)
+
+    def _birth(self, item: _Object) -> int:
+        try:
+            with self.root.parent(item.path) as (fd, name):
+                return birth_ns(fd, name)
+        except OSError:
+            return 0
+
+    # --- against what was known
+
+    def compare(self) -> Sight:
+        """What is new, different or gone."""
+        changes: dict[UUID, Node | None] = {}
+        prints: dict[UUID, Print | None] = {}
+        for item in self.objects:
+            assert item.node_id is not None
+            self._compare(item, item.node_id, changes, prints)
+        for node_id in self._vanished():
+            changes[node_id] = None
+            prints[node_id] = None
+        return Sight(local=changes, prints=prints, problems=self.problems, looked=set(self.complete))
+
+    def _compare(
+        self, item: _Object, node_id: UUID, changes: dict[UUID, Node | None], prints: dict[UUID, Print | None]
+    ) -> None:
+        before, known = self.prints.get(node_id), self.local.get(node_id)
+        node = self._node(item, node_id, known, before)
+        if node != known:
+            changes[node_id] = node
+        look = item.print
+        if before is None or not before.same_content(look) or before.mode != look.mode:
+            birth = before.birth_ns if before is not None and before.ino == look.ino else self._birth(item)
+            prints[node_id] = Print(
+                look.dev, look.ino, birth, look.ctime_ns, look.mtime_ns, look.size, look.mode
+            )
+
+    def _node(self, item: _Object, node_id: UUID, known: Node | None, before: Print | None) -> Node:
+        look, is_file = item.print, item.kind is Kind.FILE
+        if (
+            known is not None
+            and before is not None
+            and before.same_content(look)
+            and before.mode == look.mode
+        ):
+            # As placed, not as read back: a file system of coarse times would make an edit of every placing.
+            return replace(known, parent_id=item.parent_id, name=item.name)
+        digest = (
+            known.digest
+            if is_file and known is not None and before is not None and before.same_content(look)
+            else UNHASHED
+        )
+        return Node(
+            node_id=node_id,
+            parent_id=item.parent_id,
+            name=item.name,
+            kind=item.kind,
+            mode=0 if item.kind is Kind.SYMLINK else look.mode,
+            mtime_ns=0 if item.kind is Kind.DIRECTORY else look.mtime_ns,
+            size=look.size if is_file else 0,
+            digest=digest,
+            target=item.target,
+        )
+
+    def _vanished(self) -> set[UUID]:
+        gone: set[UUID] = set()
+        for parent in self.complete.values():
+            parent_id = ROOT if parent is None else parent.node_id
+            assert parent_id is not None
+            for node in self.local.children(parent_id):
+                if (
+                    node.node_id not in self.taken
+                    and node.node_id not in self.kept
+                    and node.node_id not in gone
+                ):
+                    gone.add(node.node_id)
+                    gone.update(
+                        below.node_id
+                        for below in self.local.below(node.node_id)
+                        if below.node_id not in self.taken
+                    )
+        return gone - self.kept
+
+
+def printable(path: str) -> str:
+    """A path that can be shown on any terminal and sent in any message: what is not printable is escaped."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in path)

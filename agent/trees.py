@@ -1,0 +1,194 @@
+"""The three trees of a synced folder: what the journal says, what is on disk, and what both last agreed on.
+
+Nodes are values and trees are dictionaries of them, by identity; nothing here touches a disk, a clock or a network.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
+from uuid import UUID
+
+from msgspec import Struct, structs
+
+from broker.model import ROOT, Kind
+
+UNHASHED: Final = b""
+"""The digest of a file whose bytes have not been read since it last changed."""
+
+
+class Node(Struct, frozen=True, kw_only=True, gc=False):
+    """One file, directory or symbolic link, in one of the trees.
+
+    Attributes:
+        version: The journal sequence that last changed it; 0 in the local tree.
+        mode: Permission bits; 0 for symbolic links.
+        mtime_ns: Modification time, nanoseconds since 1970; 0 for directories.
+        size: Bytes; 0 for anything but files.
+        digest: `manifest_digest` of a file's content; `UNHASHED` while it is not known.
+        target: What a symbolic link says.
+    """
+
+    node_id: UUID
+    parent_id: UUID
+    name: str
+    kind: Kind
+    version: int = 0
+    mode: int = 0
+    mtime_ns: int = 0
+    size: int = 0
+    digest: bytes = b""
+    target: str = ""
+
+    @property
+    def place(self) -> tuple[UUID, str]:
+        """Where it stands: the parent's id, and the name there."""
+        return (self.parent_id, self.name)
+
+    @property
+    def content(self) -> tuple[bytes, str]:
+        """What it holds: a file's digest, a link's target; the same for all directories."""
+        return (self.digest, self.target)
+
+    @property
+    def is_unhashed(self) -> bool:
+        """Whether this is a file whose content is not known yet."""
+        return self.kind is Kind.FILE and self.digest == UNHASHED
+
+
+def replace(node: Node, **changes: object) -> Node:
+    """The same node with other fields."""
+    return structs.replace(node, **changes)
+
+
+def same_attributes(one: Node, other: Node) -> bool:
+    """Whether two nodes agree on mode and, where it counts, on modification time. A link's own are not compared."""
+    if one.kind is Kind.SYMLINK:
+        return True
+    return one.mode == other.mode and (one.kind is not Kind.FILE or one.mtime_ns == other.mtime_ns)
+
+
+def same(one: Node | None, other: Node | None) -> bool:
+    """Whether two trees agree on a node: its place, content and attributes, whatever its version."""
+    if one is None or other is None:
+        return one is other
+    return (
+        one.place == other.place
+        and one.kind is other.kind
+        and one.content == other.content
+        and not one.is_unhashed
+        and same_attributes(one, other)
+    )
+
+
+class Tree:
+    """Nodes by identity, with the names in each directory. The root has the id `ROOT` and is no node.
+
+    Not safe for use from two threads.
+    """
+
+    def __init__(self, nodes: Iterable[Node] = ()) -> None:
+        self.nodes: dict[UUID, Node] = {}
+        self._names: dict[UUID, dict[str, UUID]] = {}
+        self.update({node.node_id: node for node in nodes})
+
+    def __contains__(self, node_id: UUID) -> bool:
+        return node_id in self.nodes
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def get(self, node_id: UUID) -> Node | None:
+        """The node of that id; None when the tree has none."""
+        return self.nodes.get(node_id)
+
+    def child(self, parent_id: UUID, name: str) -> Node | None:
+        """The node of that name in a directory; None when the name is free."""
+        node_id = self._names.get(parent_id, {}).get(name)
+        return None if node_id is None else self.nodes[node_id]
+
+    def children(self, parent_id: UUID) -> list[Node]:
+        """The nodes directly in a directory, in no order."""
+        return [self.nodes[node_id] for node_id in self._names.get(parent_id, {}).values()]
+
+    def below(self, node_id: UUID) -> Iterator[Node]:
+        """All nodes strictly below one, parents first."""
+        stack = [node_id]
+        while stack:
+            for node in self.children(stack.pop()):
+                yield node
+                if node.kind is Kind.DIRECTORY:
+                    stack.append(node.node_id)
+
+    def path(self, node_id: UUID) -> str | None:
+        """The path from the root, without a leading slash; `""` for the root; None when it is not connected to it."""
+        names: list[str] = []
+        while node_id != ROOT:
+            node = self.nodes.get(node_id)
+            if node is None or len(names) > len(self.nodes):
+                return None
+            names.append(node.name)
+            node_id = node.parent_id
+        return "/".join(reversed(names))
+
+    def find(self, path: str) -> Node | None:
+        """The node at a path as `path` gives it; None for the root and where there is none."""
+        node_id, node = ROOT, None
+        for name in path.split("/") if path else ():
+            node = self.child(node_id, name)
+            if node is None:
+                return None
+            node_id = node.node_id
+        return node
+
+    def update(self, changes: Mapping[UUID, Node | None]) -> None:
+        """Set (or, with None, drop) many nodes at once. Names may be swapped and rotated among them."""
+        for node_id in changes:
+            old = self.nodes.pop(node_id, None)
+            if old is not None:
+                names = self._names[old.parent_id]
+                if names.get(old.name) == node_id:
+                    del names[old.name]
+                    if not names:
+                        del self._names[old.parent_id]
+        for node_id, node in changes.items():
+            if node is not None:
+                self.nodes[node_id] = node
+                self._names.setdefault(node.parent_id, {})[node.name] = node_id
+
+
+class Trees:
+    """The three trees of one folder, the tombstones a revival needs, and which nodes the trees do not agree on.
+
+    Attributes:
+        remote: The journal up to the cursor.
+        local: What the last look at the disk saw.
+        synced: The last state on which the two agreed (the merge base), aspect by aspect.
+        tombstones: The version of each remote deletion of a node that the disk or the merge base still has.
+        unannounced: Directories that another device deleted and that had to stay: they are told to nobody.
+        dirty: Ids whose three states may differ. All others are equal in all three trees.
+    """
+
+    def __init__(self) -> None:
+        self.remote = Tree()
+        self.local = Tree()
+        self.synced = Tree()
+        self.tombstones: dict[UUID, int] = {}
+        self.unannounced: set[UUID] = set()
+        self.dirty: set[UUID] = set()
+
+    def touch(self, node_ids: Iterable[UUID]) -> None:
+        """Look at these ids again: dirty where the trees differ, clean where they agree."""
+        for node_id in node_ids:
+            remote, local, synced = (
+                self.remote.get(node_id),
+                self.local.get(node_id),
+                self.synced.get(node_id),
+            )
+            if same(remote, local) and same(remote, synced):
+                self.dirty.discard(node_id)
+            else:
+                self.dirty.add(node_id)
+
+    def touch_all(self) -> None:
+        """Look at every id again, as after loading."""
+        self.dirty.clear()
+        self.touch({*self.remote.nodes, *self.local.nodes, *self.synced.nodes})
