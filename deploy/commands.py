@@ -3,21 +3,189 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
+import dataclasses
+import json
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-from deploy import bootstrap
+from deploy import bootstrap, control, demo, processes, supervisor
+from deploy.stack import Options, Stack, open_folder
+from deploy.supervisor import Lock, Supervisor
 from deploy.talk import DeployError, say
 
+NOT_RUNNING = 3
 
-def main() -> int:
+_EPILOG = """\
+exit codes:
+  0  done
+  1  it could not be done; the last line says why
+  2  the command line is wrong
+  3  status: it does not run
+
+Without --data all is kept in $HUTCH_DATA, or else in .hutch-data of the checkout.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command, and return its exit code."""
-    parser = argparse.ArgumentParser(prog="deploy/local")
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("install")
-    parser.parse_args()
+    chosen = _parser().parse_args(arguments)
     try:
-        bootstrap.install_python()
-        bootstrap.install_rabbitmq()
-    except DeployError as failure:
-        say(f"deploy/local: {failure}")
+        result: int = chosen.run(chosen)
+        return result
+    except DeployError as error:
+        say(f"deploy/local: {error}")
         return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run_up(chosen: argparse.Namespace) -> int:
+    _install()
+    folder = _folder(chosen)
+    options = _options(chosen, folder)
+    if chosen.foreground:
+        return asyncio.run(_stay(folder, options, as_json=chosen.json))
+    _tell(control.up(folder, options), as_json=chosen.json)
     return 0
+
+
+async def _stay(folder: Path, options: Options, *, as_json: bool) -> int:
+    """Be the supervisor, until SIGTERM or Ctrl-C."""
+    lock = Lock(folder)
+    # Others take it for an instant to see whether it is held.
+    if not await asyncio.to_thread(processes.wait_until, lock.take, 1.0):
+        say(f"Hutch runs already in {folder}.")
+        _tell(control.wait_healthy(folder, None), as_json=as_json)
+        return 0
+    options.check(folder)
+    open_folder(folder)
+    supervisor.reclaim(folder)
+    options.keep(folder)
+    stack = Stack(folder, options)
+    stack.prepare()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await Supervisor(stack).run(stop, lambda answer: _tell(answer, as_json=as_json))
+    lock.release()
+    return 0
+
+
+def _run_down(chosen: argparse.Namespace) -> int:
+    folder = _folder(chosen)
+    say("Hutch is stopped; its data stay." if control.down(folder) else "Hutch did not run.")
+    return 0
+
+
+def _run_status(chosen: argparse.Namespace) -> int:
+    told = control.status(_folder(chosen))
+    if chosen.json:
+        print(json.dumps(told, indent=2))
+    elif told["running"]:
+        _tell(told, as_json=False)
+        print("\n".join(f"  {name:<12} pid {pid}" for name, pid in told["pids"].items()))
+    else:
+        print(f"Hutch does not run in {told['data_dir']}.")
+    return 0 if told["running"] else NOT_RUNNING
+
+
+def _run_install(chosen: argparse.Namespace) -> int:
+    _install()
+    return 0
+
+
+def _run_demo(chosen: argparse.Namespace) -> int:
+    _install()
+    folder = _folder(chosen)
+    return demo.run(folder, Options.kept(folder), once=chosen.once)
+
+
+def _install() -> None:
+    bootstrap.install_python()
+    bootstrap.install_rabbitmq()
+
+
+def _tell(answer: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(answer), flush=True)
+    else:
+        print(f"Hutch runs. Link a device to {answer['metadata_url']}", flush=True)
+        print(f"Its data are in {answer['data_dir']}", flush=True)
+
+
+def _folder(chosen: argparse.Namespace) -> Path:
+    given = chosen.data or os.environ.get("HUTCH_DATA") or bootstrap.CHECKOUT / ".hutch-data"
+    # The true path: two names of one folder must not become two stacks.
+    return Path(os.path.realpath(Path(given).expanduser()))
+
+
+def _options(chosen: argparse.Namespace, folder: Path) -> Options:
+    """The kept options, with what was said now put over them."""
+    said = {
+        "workers": chosen.workers,
+        "store": chosen.store,
+        "listen": chosen.listen,
+        "public_url": chosen.public_url,
+        "tls_cert": _absolute(chosen.tls_cert),
+        "tls_key": _absolute(chosen.tls_key),
+        "allow_plaintext": chosen.allow_plaintext or None,
+    }
+    return dataclasses.replace(
+        Options.kept(folder), **{key: value for key, value in said.items() if value is not None}
+    )
+
+
+def _absolute(path: str | None) -> str | None:
+    return None if path is None else str(Path(path).expanduser().absolute())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="deploy/local",
+        description="Hutch on this machine: RabbitMQ, PostgreSQL, the block store and Hutch's own programs, all private.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    demo = commands.add_parser("demo", help="see two folders follow each other")
+    demo.add_argument(
+        "--once", action="store_true", help="make some changes, show them arrive, and take all down"
+    )
+    demo.set_defaults(run=_run_demo)
+
+    start = commands.add_parser("up", help="start all")
+    start.add_argument("--workers", type=int, metavar="N", help="how many sync workers (at first: 2)")
+    start.add_argument("--store", choices=["local", "s3"], help="where the blocks are kept (at first: local)")
+    start.add_argument("--json", action="store_true", help="print one JSON object once healthy")
+    start.add_argument("--foreground", action="store_true", help="stay, and take all down on SIGTERM")
+    start.add_argument(
+        "--listen", metavar="ADDRESS", help="serve devices elsewhere on this address, over TLS"
+    )
+    start.add_argument(
+        "--public-url", metavar="URL", help="what those devices call this machine: https://host[:port]"
+    )
+    start.add_argument("--tls-cert", metavar="FILE", help="a certificate of yours (PEM, with its chain)")
+    start.add_argument("--tls-key", metavar="FILE", help="its key (PEM)")
+    start.add_argument(
+        "--allow-plaintext", action="store_true", help="let http cross the network, readable for all"
+    )
+    start.set_defaults(run=_run_up)
+
+    show = commands.add_parser("status", help="show what runs")
+    show.add_argument("--json", action="store_true", help="as one JSON object")
+    show.set_defaults(run=_run_status)
+
+    stop = commands.add_parser("down", help="stop all; the data stay")
+    stop.set_defaults(run=_run_down)
+
+    install = commands.add_parser("install", help="install what is missing, and start nothing")
+    install.set_defaults(run=_run_install)
+
+    for command in (demo, start, show, stop, install):
+        command.add_argument("--data", metavar="DIR", help="where all is kept")
+    return parser

@@ -116,26 +116,30 @@ def send(process: Identity, what: signal.Signals) -> None:
             pass  # it ended in between
 
 
-def find_strays(stack: Path, folders: Iterable[Path] = ()) -> list[Identity]:
-    """The processes of a stack that no record names: by our mark in their environment, or by the folder they are in.
+def find_strays(stack: Path) -> list[Identity]:
+    """The processes of a stack, recorded or not, by our mark in their environment.
 
     Knows how to look only where there is `/proc`; elsewhere returns nothing. Never returns this process.
     """
     mark = os.fsencode(f"{_MARK}={stack}")
-    inside = {os.path.realpath(folder) for folder in folders}
+    return _find(lambda entry: mark in (entry / "environ").read_bytes().split(b"\0"))
+
+
+def find_inside(folder: Path) -> list[Identity]:
+    """The processes whose working folder it is. PostgreSQL's sessions overwrite their environment, and our mark in it."""
+    inside = os.path.realpath(folder)
+    return _find(lambda entry: os.readlink(entry / "cwd") == inside)
+
+
+def _find(is_wanted: Callable[[Path], bool]) -> list[Identity]:
     found = []
     for entry in _PROC.glob("[0-9]*"):
         pid = int(entry.name)
-        if pid == os.getpid():
-            continue
         try:
-            ours = os.readlink(entry / "cwd") in inside or mark in (entry / "environ").read_bytes().split(
-                b"\0"
-            )
+            if pid != os.getpid() and is_wanted(entry) and (process := identify(pid)) is not None:
+                found.append(process)
         except OSError:
             continue  # gone meanwhile, or another user's
-        if ours and (process := identify(pid)) is not None:
-            found.append(process)
     return found
 
 

@@ -79,7 +79,7 @@ class Postgres:
         if not (self.data / "PG_VERSION").exists():
             self._make_cluster(binaries)
         # The sessions of a killed server live on for a moment, and a new one refuses to start beside them.
-        processes.end(processes.find_strays(self.folder, [self.data]), signal.SIGQUIT, patience_s=5.0)
+        processes.end(processes.find_inside(self.data), signal.SIGQUIT, patience_s=5.0)
         # What is left now is a note of the dead, whose pid another program may have.
         (self.data / "postmaster.pid").unlink(missing_ok=True)
 
@@ -176,7 +176,13 @@ class Postgres:
         passing = ["--inh-caps=-all"]
         if not all(_may_enter(owner, Path(place).parent) for place in (self.data, arguments[0])):
             right = _right_to_pass()
-            passing = [f"--inh-caps=-all,+{right}", f"--ambient-caps=+{right}"]
+            # PostgreSQL asks access(2) about its own programs, which heeds capabilities only with this secure bit.
+            # No other capability outlives the exec: the new program has the ambient ones alone.
+            passing = [
+                f"--inh-caps=-all,+{right}",
+                f"--ambient-caps=+{right}",
+                "--securebits=+no_setuid_fixup",
+            ]
         identity = [f"--reuid={owner.pw_uid}", f"--regid={owner.pw_gid}", "--clear-groups"]
         return ["setpriv", *identity, *passing, "--", *arguments]
 

@@ -146,7 +146,7 @@ def servers_folder() -> Iterator[ServersFolder]:
     try:
         yield ServersFolder(path, Ports(path), Secrets(path))
     finally:
-        kill_all(path, also_in=(path / "postgres" / "data",))
+        kill_all(path)
         shutil.rmtree(path, ignore_errors=True)
 
 

@@ -29,9 +29,10 @@ def start_server(server: Server, folder: Path) -> None:
     _started.append(process)
 
 
-def kill_all(folder: Path, *, also_in: tuple[Path, ...] = ()) -> None:
+def kill_all(folder: Path) -> None:
     """Kill every process of this folder's stack. Nothing is stopped gracefully: the data are thrown away next."""
-    processes.end(processes.find_strays(folder, also_in), signal.SIGKILL)
+    left = [*processes.find_inside(folder / "postgres" / "data"), *processes.find_strays(folder)]
+    processes.end(left, signal.SIGKILL)
     for process in _started:
         process.poll()
 

@@ -34,12 +34,11 @@ async def test_a_message_goes_through_a_fresh_vhost(rabbitmq_server: RabbitMQSer
         assert message.body == b"hello"
 
 
-def test_the_broker_has_no_guest_and_listens_on_loopback_alone(rabbitmq_server: RabbitMQServer) -> None:
+def test_the_broker_has_its_plugins_and_no_guest(rabbitmq_server: RabbitMQServer) -> None:
     users = json.loads(rabbitmq_server.call("GET", "/api/users"))
     assert [user["name"] for user in users] == [rabbitmq_server.server.user]
     overview = json.loads(rabbitmq_server.call("GET", "/api/overview"))
     assert {"http", "http/prometheus", "amqp"} <= {listener["protocol"] for listener in overview["listeners"]}
-    assert {listener["ip_address"] for listener in overview["listeners"]} == {"127.0.0.1"}
 
 
 async def test_s3_checks_signatures(s3_server: S3Server) -> None:

@@ -1,0 +1,202 @@
+"""`deploy/local` starts all, restarts what dies, and leaves nothing behind. On real servers, with stand-in programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from deploy import processes
+from tests.integration.deploy.conftest import Local
+
+NAMES = ["gateway", "metadata", "postgres", "rabbitmq", "worker-1", "worker-2"]
+
+
+def kill_everything(local: Local) -> None:
+    """`kill -9` of the servers, the programs and the supervisor, in no kind order."""
+    supervisor = json.loads((local.data / "run" / "state.json").read_text())["supervisor"]
+    os.kill(supervisor["pid"], signal.SIGKILL)
+    processes.end(local.strays(), signal.SIGKILL)
+    assert local.strays() == []
+
+
+def name_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()
+
+
+async def ask(dsn: str, question: str) -> object:
+    connection = await asyncpg.connect(dsn, timeout=10)
+    try:
+        return await connection.fetchval(question)
+    finally:
+        await connection.close()
+
+
+async def test_up_tells_what_runs(local: Local) -> None:
+    told = local.up()
+    assert sorted(told["pids"]) == NAMES
+    assert told["data_dir"] == str(local.data)
+    assert {"metadata_url", "gateway_url", "amqp_url", "management_url", "postgres_dsn"} <= told.keys()
+    # The servers themselves, not a wrapper.
+    assert name_of(told["pids"]["rabbitmq"]) == "beam.smp"
+    assert name_of(told["pids"]["postgres"]) == "postgres"
+    assert await ask(told["postgres_dsn"], "SELECT current_database()") == "hutch"
+
+
+def test_a_second_up_tells_the_same(local: Local) -> None:
+    first = local.up()
+    second = local.run("up", "--json")
+    assert json.loads(second.stdout) == first
+    assert "runs already" in second.stderr
+
+
+def test_secrets_are_private_and_in_no_argument(local: Local) -> None:
+    local.up()
+    secrets = json.loads((local.data / "secrets.json").read_text()).values()
+    for path in ("secrets.json", "admin.json", "run/state.json", "rabbitmq/rabbitmq.conf"):
+        assert stat.S_IMODE((local.data / path).stat().st_mode) == 0o600
+    for process in local.strays():
+        arguments = Path(f"/proc/{process.pid}/cmdline").read_bytes()
+        assert not any(secret.encode() in arguments for secret in secrets)
+
+
+def test_nothing_listens_beyond_loopback(local: Local) -> None:
+    local.up()
+    ours = set()
+    for process in local.strays():
+        for entry in Path(f"/proc/{process.pid}/fd").iterdir():
+            target = os.readlink(entry)
+            if target.startswith("socket:["):
+                ours.add(target[8:-1])
+    found = 0
+    for table, loopback in (
+        ("tcp", ("0100007F",)),
+        ("tcp6", ("0" * 24 + "01000000", "0" * 16 + "FFFF00000100007F")),
+    ):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in ours:
+                found += 1
+                assert fields[1].partition(":")[0] in loopback, line
+    assert found >= 9
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_dies_is_started_again(local: Local, name: str) -> None:
+    before = local.up()["pids"]
+    os.kill(before[name], signal.SIGKILL)
+    assert processes.wait_until(lambda: local.status()["pids"].get(name, before[name]) != before[name], 60)
+    after = local.status()["pids"]
+    assert {other: pid for other, pid in after.items() if other != name} == {
+        other: pid for other, pid in before.items() if other != name
+    }
+
+
+async def test_all_comes_back_after_everything_was_killed(local: Local) -> None:
+    told = local.up()
+    await ask(told["postgres_dsn"], "CREATE TABLE IF NOT EXISTS kept AS SELECT 1 AS one")
+    kill_everything(local)
+    status = local.status()
+    assert status["running"] is False
+    assert status["pids"] == {}
+    again = local.up()
+    assert sorted(again["pids"]) == NAMES
+    assert again["metadata_url"] == told["metadata_url"]  # the ports are kept
+    assert await ask(again["postgres_dsn"], "SELECT one FROM kept") == 1
+
+
+def test_down_without_the_supervisor_leaves_nothing(local: Local) -> None:
+    local.up()
+    os.kill(json.loads((local.data / "run" / "state.json").read_text())["supervisor"]["pid"], signal.SIGKILL)
+    assert local.strays() != []
+    local.run("down")
+    assert local.strays() == []
+
+
+def test_up_after_the_supervisor_was_killed_takes_over(local: Local) -> None:
+    before = local.up()["pids"]
+    os.kill(json.loads((local.data / "run" / "state.json").read_text())["supervisor"]["pid"], signal.SIGKILL)
+    after = local.up()["pids"]
+    assert sorted(after) == NAMES
+    assert not set(before.values()) & set(after.values())
+
+
+def test_down_leaves_the_data_and_no_process(local: Local) -> None:
+    local.up()
+    local.run("down")
+    assert local.strays() == []
+    assert local.status()["pids"] == {}
+    assert local.run("status", ok=False).returncode == 3
+    assert (local.data / "postgres" / "data" / "PG_VERSION").exists()
+    assert "did not run" in local.run("down").stderr
+
+
+def test_a_taken_port_is_given_up(local: Local) -> None:
+    local.run("down")
+    kept = json.loads((local.data / "ports.json").read_text())
+    taken = ("postgres", "amqp", "management", "epmd", "metadata", "worker-1")
+    sockets = [socket.create_server(("127.0.0.1", kept[name])) for name in taken]
+    try:
+        assert sorted(local.up()["pids"]) == NAMES
+        now = json.loads((local.data / "ports.json").read_text())
+        assert {name for name in kept if now[name] != kept[name]} == set(taken)
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def test_a_program_that_does_not_start_is_named_with_its_log(local: Local) -> None:
+    local.run("down")
+    program = local.checkout / "block_gateway" / "__main__.py"
+    working = program.read_text()
+    program.write_text("raise SystemExit('the disk is on fire')")
+    try:
+        failed = local.run("up", ok=False)
+        assert failed.returncode == 1
+        assert "gateway does not start" in failed.stderr
+        assert "the disk is on fire" in failed.stderr
+        assert local.strays() == []
+    finally:
+        program.write_text(working)
+
+
+def test_foreground_ends_with_a_signal(local: Local) -> None:
+    local.run("down")
+    arguments = [
+        str(local.checkout / "deploy" / "local"),
+        "up",
+        "--foreground",
+        "--json",
+        "--data",
+        str(local.data),
+    ]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert sorted(json.loads(process.stdout.readline())["pids"]) == NAMES
+        process.terminate()
+        assert process.wait(timeout=60) == 0
+    assert local.strays() == []
+
+
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [
+        (["--workers", "0"], "At least one worker"),
+        (["--store", "s3"], "start with --store local"),
+        (["--listen", "0.0.0.0"], "belong together"),
+        (["--listen", "0.0.0.0", "--public-url", "http://box.example"], "--allow-plaintext"),
+        (["--tls-cert", "only.pem"], "belong together"),
+    ],
+)
+def test_what_cannot_work_is_said(local: Local, said: list[str], answer: str) -> None:
+    local.run("down")
+    refused = local.run("up", *said, ok=False)
+    assert refused.returncode == 1
+    assert answer in refused.stderr
