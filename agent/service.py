@@ -1,5 +1,6 @@
 """Call the metadata server: one method a call of `docs/protocol.md`, with typed answers."""
 
+import io
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Annotated, Any, Final, Generic, TypeVar
@@ -180,7 +181,7 @@ class Service(Http):
 
     async def put_body(self, sha: bytes, body: bytes) -> None:
         """Stage the body of a commit that is too large for a message. `sha` is its SHA-256."""
-        async with self.call("PUT", f"/v1/bodies/{sha.hex()}", data=body):
+        async with self.call("PUT", f"/v1/bodies/{sha.hex()}", data=io.BytesIO(body)):
             pass
 
     def changes(self, workspace_id: UUID, cursor: Cursor) -> AbstractAsyncContextManager[Stream[bytes]]:

@@ -1,6 +1,7 @@
 """Move chunks between this device and the block gateway: many in a request, few requests at once, bounded memory."""
 
 import asyncio
+import io
 import random
 from collections.abc import (
     AsyncGenerator,
@@ -137,7 +138,9 @@ class Transfer:
 
     async def _missing(self, workspace_id: UUID, hashes: Sequence[bytes]) -> list[bytes]:
         path = f"/v1/workspaces/{workspace_id}/chunks/missing"
-        async with self._http.call("POST", path, data=encode_hashes(hashes), headers=_BINARY) as response:
+        async with self._http.call(
+            "POST", path, data=io.BytesIO(encode_hashes(hashes)), headers=_BINARY
+        ) as response:
             return decode_hashes(await self._http.read_all(response, _MISSING_ANSWER_LIMIT_BYTES))
 
     async def _upload(self, workspace_id: UUID, batch: Sequence[tuple[Chunk, Reader]]) -> list[Chunk]:
@@ -160,7 +163,7 @@ class Transfer:
 
     async def _download(self, workspace_id: UUID, reading: "_Reading") -> None:
         path = f"/v1/workspaces/{workspace_id}/chunks/read"
-        hashes = encode_hashes(chunk.hash for chunk in reading.wanted)
+        hashes = io.BytesIO(encode_hashes(chunk.hash for chunk in reading.wanted))
         parser = FrameParser()
         async with self._http.call("POST", path, data=hashes, headers=_BINARY) as response:
             async for data in self._http.pieces(response):

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import io
 import secrets
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -124,7 +125,8 @@ class Caller:
 
     async def post(self, workspace_id: object, call: str, body: Any) -> Answer:
         url = f"{self._url}/v1/workspaces/{workspace_id}/{call}"
-        async with self._session.post(url, data=body, headers=self._headers) as response:
+        data = io.BytesIO(body) if isinstance(body, bytes) else body
+        async with self._session.post(url, data=data, headers=self._headers) as response:
             content = await response.read()
             code = (await response.json())["code"] if response.status >= 400 else None
             return Answer(response.status, content, code)
@@ -158,12 +160,12 @@ def parse(body: bytes) -> list[Frame]:
 
 
 @asynccontextmanager
-async def serve(pool: Any, store: Store) -> AsyncIterator[str]:
-    """A gateway in this process; gives its URL."""
+async def serve(pool: Any, store: Store, port: int = 0) -> AsyncIterator[str]:
+    """A gateway in this process, on a free port if none is given; gives its URL."""
     runner = web.AppRunner(Gateway(pool, store).app(), access_log=None, shutdown_timeout=1)
     await runner.setup()
     try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        await web.TCPSite(runner, "127.0.0.1", port).start()
         yield f"http://127.0.0.1:{runner.addresses[0][1]}"
     finally:
         await runner.cleanup()
