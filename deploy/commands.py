@@ -114,6 +114,9 @@ def _tell(answer: dict[str, Any], *, as_json: bool) -> None:
         print(json.dumps(answer), flush=True)
     else:
         print(f"Hutch runs. Link a device to {answer['metadata_url']}", flush=True)
+        if (fingerprint := answer.get("ca_fingerprint")) is not None:
+            shown = ":".join(fingerprint[at : at + 2] for at in range(0, len(fingerprint), 2))
+            print(f"The SHA-256 fingerprint that `hutch link` shows must be\n  {shown}", flush=True)
         print(f"Its data are in {answer['data_dir']}", flush=True)
 
 

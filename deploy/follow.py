@@ -141,6 +141,8 @@ class Follower:
                 known = self._waiting.get(change.path)
                 if known is not None and known[1] != side:
                     continue  # this is the change arriving
+                # What was done before at this path no longer counts; gone again before it arrived, it is not told.
+                self._waiting.pop(change.path, None)
                 if not _has_arrived(change, trees[self._other(side)], trees[side]):
                     self._waiting[change.path] = (change, side, now_s)
         self._trees = dict(trees)

@@ -392,7 +392,14 @@ class S3:
         """Where it answers."""
         return f"http://127.0.0.1:{self.port}"
 
+    def clear(self) -> None:
+        """Remove the sockets that it makes in `/tmp`, whatever it is told, and leaves there. Call once it has ended."""
+        for name in ("master", "volume", "filer", "s3", "admin"):
+            port = self._ports[f"{name}.port.grpc"]
+            Path(f"/tmp/seaweedfs-{name}-grpc-{port}.sock").unlink(missing_ok=True)  # noqa: S108
+
     def prepare(self) -> None:
+        self.clear()
         if not (bootstrap.VENV / "bin" / "weed").exists():
             raise DeployError(
                 "No private S3 server for this system: use `--store local`, or run the gateway on an S3 of your own."

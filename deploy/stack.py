@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import signal
 import ssl
@@ -255,6 +256,11 @@ class Stack:
             },
         )
 
+    def clear(self) -> None:
+        """Remove what a server leaves behind outside the data folder. Call once none runs."""
+        if self._s3 is not None:
+            self._s3.clear()
+
     def migrate(self) -> None:
         """Bring the schema to the newest version.
 
@@ -287,6 +293,8 @@ class Stack:
         }
         if self._certificate_hosts and self._tls_files is not None:
             told["ca_file"] = str(self._tls_files[0])
+            pem = self._tls_files[0].read_text()
+            told["ca_fingerprint"] = hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest()
         return told
 
     def _store_settings(self) -> dict[str, str]:

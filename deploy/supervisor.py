@@ -188,6 +188,7 @@ class Supervisor:
             if kept.process is not None:
                 processes.end([kept.process], kept.server.stop_signal, kept.server.stop_patience_s)
         sweep(self._stack.folder)
+        self._stack.clear()
 
     def _write_state(self, *, stopped: bool = False, problem: str | None = None) -> None:
         running = {kept.server.name: asdict(kept.process) for kept in self._kept if kept.process is not None}

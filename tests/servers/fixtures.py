@@ -169,8 +169,11 @@ def rabbitmq_server(servers_folder: ServersFolder) -> RabbitMQServer:
 
 
 @pytest.fixture(scope="session")
-def s3_server(servers_folder: ServersFolder) -> S3Server:
+def s3_server(servers_folder: ServersFolder) -> Iterator[S3Server]:
     """A real S3 server."""
     server = S3(servers_folder.path, servers_folder.ports, servers_folder.secrets)
     start_server(server, servers_folder.path)
-    return S3Server(server)
+    try:
+        yield S3Server(server)
+    finally:
+        server.clear()

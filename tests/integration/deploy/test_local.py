@@ -6,8 +6,11 @@ import json
 import os
 import signal
 import socket
+import ssl
 import stat
 import subprocess
+import tempfile
+import urllib.parse
 from pathlib import Path
 
 import asyncpg
@@ -200,3 +203,47 @@ def test_what_cannot_work_is_said(local: Local, said: list[str], answer: str) ->
     refused = local.run("up", *said, ok=False)
     assert refused.returncode == 1
     assert answer in refused.stderr
+
+
+def test_s3_store_is_handed_to_the_gateway(local: Local, tmp_path: Path) -> None:
+    other = Local(local.checkout, Path(os.path.realpath(tmp_path / "s3, with a comma")))
+    try:
+        told = other.up("--store", "s3", "--workers", "1")
+        assert sorted(told["pids"]) == ["gateway", "metadata", "postgres", "rabbitmq", "s3", "worker-1"]
+        settings = settings_of(told["pids"]["gateway"])
+        assert settings["HUTCH_GATEWAY_STORE"].startswith("s3:")
+        assert settings["HUTCH_GATEWAY_S3_ENDPOINT"].startswith("http://127.0.0.1:")
+    finally:
+        other.run("down")
+    assert other.strays() == []
+    # It makes its sockets in there, whatever it is told.
+    port = json.loads((other.data / "ports.json").read_text())["s3-master.port.grpc"]
+    assert list(Path(tempfile.gettempdir()).glob(f"seaweedfs-*-{port}.sock")) == []
+
+
+def test_devices_elsewhere_are_served_over_tls(local: Local) -> None:
+    local.run("down")
+    told = local.up("--listen", "127.0.0.2", "--public-url", "https://localhost")
+    try:
+        context = ssl.create_default_context(cafile=told["ca_file"])
+        for url in (told["metadata_url"], told["gateway_url"], told["public_amqp_url"]):
+            parts = urllib.parse.urlsplit(url)
+            assert parts.scheme in ("https", "amqps")
+            assert parts.port is not None
+            # The address it listens on; and it shows a certificate for the public name and for that address.
+            for name in ("localhost", "127.0.0.2"):
+                with socket.create_connection(("127.0.0.2", parts.port), timeout=10) as plain:
+                    context.wrap_socket(plain, server_hostname=name).close()
+        settings = settings_of(told["pids"]["metadata"])
+        assert settings["HUTCH_METADATA_CA"] == told["ca_file"]
+        assert settings["HUTCH_METADATA_PUBLIC_AMQP_URL"] == told["public_amqp_url"]
+        assert settings["HUTCH_METADATA_PUBLIC_GATEWAY_URL"] == told["gateway_url"]
+        assert "@" not in told["public_amqp_url"]
+    finally:
+        local.run("down")
+        (local.data / "options.json").unlink()
+
+
+def settings_of(pid: int) -> dict[str, str]:
+    entries = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+    return dict(entry.split("=", 1) for entry in entries if entry.startswith("HUTCH_"))
