@@ -22,6 +22,7 @@ from broker.errors import HutchError, Misconfigured
 from metadata import database
 
 _SHUTDOWN_TIMEOUT_S: Final = 15.0
+_ABANDON_TIMEOUT_S: Final = 1.0
 _READ_BUFFER_SIZE_BYTES: Final = (
     256 * 1024
 )  # fewer wake-ups a megabyte; each upload may hold twice this unread
@@ -105,15 +106,16 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             runner = web.AppRunner(
                 gateway.app(),
                 access_log=None,
-                shutdown_timeout=_SHUTDOWN_TIMEOUT_S,
+                shutdown_timeout=_ABANDON_TIMEOUT_S,
                 read_bufsize=_READ_BUFFER_SIZE_BYTES,
                 auto_decompress=False,  # chunks bring their own compression, which is bounded
             )
             try:
-                await _listen_on(runner, settings, tls)
+                site = await _listen_on(runner, settings, tls)
                 _log.info("gateway.started", host=settings.host, port=settings.port, tls=tls is not None)
                 await stop.wait()
-                gateway.is_stopping = True
+                await site.stop()
+                await gateway.stop(_SHUTDOWN_TIMEOUT_S)
             finally:
                 await runner.cleanup()
     finally:
@@ -121,12 +123,14 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     _log.info("gateway.stopped")
 
 
-async def _listen_on(runner: web.AppRunner, settings: Settings, tls: ssl.SSLContext | None) -> None:
+async def _listen_on(runner: web.AppRunner, settings: Settings, tls: ssl.SSLContext | None) -> web.TCPSite:
     await runner.setup()
+    site = web.TCPSite(runner, settings.host, settings.port, ssl_context=tls)
     try:
-        await web.TCPSite(runner, settings.host, settings.port, ssl_context=tls).start()
+        await site.start()
     except OSError as error:
         raise Misconfigured(f"HUTCH_GATEWAY_LISTEN: cannot listen there: {error.strerror}") from error
+    return site
 
 
 def _open_store(where: Path | Bucket) -> Store:

@@ -54,7 +54,10 @@ class Gateway:
         self.metrics.watch(
             "download_memory_bytes", "Claimed by downloads.", lambda: self._download_memory.used
         )
-        self.is_stopping = False
+        self._is_stopping = False
+        self._busy = 0
+        self._is_idle = asyncio.Event()
+        self._is_idle.set()
 
     def app(self) -> web.Application:
         """The application, ready to be served."""
@@ -71,6 +74,18 @@ class Gateway:
             ]
         )
         return app
+
+    async def stop(self, timeout_s: float) -> None:
+        """Refuse what comes now (503: elsewhere, or later), and wait until what is in hand is finished.
+
+        The server's own shutdown would throw away what running uploads still send: call this before it.
+        """
+        self._is_stopping = True
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._is_idle.wait()
+        except TimeoutError:
+            _log.warning("requests.abandoned", requests=self._busy)
 
     async def missing(self, request: web.Request) -> web.StreamResponse:
         """Which of the hashes the user has to upload."""
@@ -125,8 +140,6 @@ class Gateway:
 
     async def ready(self, request: web.Request) -> web.StreamResponse:
         """It can do its work: PostgreSQL and the store answer, and it is not about to stop."""
-        if self.is_stopping:
-            raise Unavailable("this gateway is about to stop")
         try:
             async with asyncio.timeout(_READY_TIMEOUT_S):
                 await self._packs.ping()
@@ -151,20 +164,30 @@ class Gateway:
         """Say every error in JSON, with a stable code; count and time every call."""
         begun = time.monotonic()
         call = request.match_info.route.name or "other"
+        self._busy += 1
+        self._is_idle.clear()
         try:
-            response = await handler(request)
-        except HutchError as error:
-            response = _error_response(error)
-        except web.HTTPException as error:
-            response = _json_error(
-                error.status, "not_found" if error.status == 404 else "refused", error.reason
-            )
-        except Exception as error:
-            _log.exception("request.failed", call=call, error=type(error).__name__)
-            response = _json_error(500, "internal", "the gateway met an error of its own")
+            response = await self._answer(request, handler)
+        finally:
+            self._busy -= 1
+            if not self._busy:
+                self._is_idle.set()
         self.metrics.requests.labels(call, response.status).inc()
         self.metrics.durations.labels(call).observe(time.monotonic() - begun)
         return response
+
+    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            if self._is_stopping and request.path != "/health/live":
+                raise Unavailable("this gateway is about to stop")
+            return await handler(request)
+        except HutchError as error:
+            return _error_response(error)
+        except web.HTTPException as error:
+            return _json_error(error.status, "not_found" if error.status == 404 else "refused", error.reason)
+        except Exception as error:
+            _log.exception("request.failed", error=type(error).__name__)
+            return _json_error(500, "internal", "the gateway met an error of its own")
 
 
 class _Body:
