@@ -11,7 +11,8 @@
     ├── DiskFull            no room (or no quota) left for what the agent must keep
     ├── Untrusted           the service's certificate is not the one that was pinned, or expected
     ├── PlainText           the address is neither https nor on this computer
-    └── NoServiceManager    this computer has no systemd to install a unit in
+    ├── NoServiceManager    this computer has no systemd to install a unit in
+    └── SystemRefused       the operating system said no (permission, device, network of the file system)
 
 Each has an exit code of its own; `EXIT_CODES` is the table that `hutch --help` and `docs/cli.md` show.
 """
@@ -99,6 +100,13 @@ class NoServiceManager(Refused):
     exit_code = 30
 
 
+class SystemRefused(Refused):
+    """The operating system said no to something that no retry mends."""
+
+    code = "system"
+    exit_code = 31
+
+
 INTERNAL_EXIT_CODE: Final = 70
 INTERRUPTED_EXIT_CODE: Final = 130
 
@@ -123,6 +131,7 @@ EXIT_CODES: Final = (
     (28, "the service's certificate is not the expected one"),
     (29, "plain http is for this computer alone"),
     (30, "there is no systemd for this person"),
+    (31, "the operating system refused (the message says what)"),
     (70, "a defect in Hutch: please report it"),
     (78, "a setting is wrong (the message names it)"),
     (130, "interrupted"),
@@ -133,5 +142,7 @@ _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether an `OSError` says that there is no room left."""
-    return isinstance(error, OSError) and error.errno in _NO_ROOM
+    """Whether the operating system, or SQLite, says that there is no room left."""
+    if isinstance(error, OSError):
+        return error.errno in _NO_ROOM
+    return getattr(error, "sqlite_errorname", None) == "SQLITE_FULL"

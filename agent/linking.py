@@ -1,0 +1,99 @@
+"""Linking a device: find out whom to trust, send the password over that, and keep what comes back."""
+
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.errors import Untrusted, WrongPassword
+from agent.home import Credential, Home
+from agent.service import LinkedSession, Service
+from agent.trust import find_authority, is_untrusted
+from broker.errors import Forbidden, HutchError, Unavailable
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linking:
+    """One attempt. The caller holds the home's lock, and has checked the address.
+
+    Attributes:
+        fingerprint: That of the certificate authority, in plain hex, when the person was told it.
+        confirm: Shows an unknown authority's fingerprint; False: do not trust it.
+        password: Asked for last, when it is known whom it goes to.
+    """
+
+    home: Home
+    url: str
+    email: str
+    device_name: str
+    fingerprint: str | None
+    confirm: Callable[[str], bool]
+    password: Callable[[], str]
+
+    async def run(self) -> Credential:
+        """Link, and keep the credential in the home. After a failure nothing is kept.
+
+        Raises:
+            WrongPassword: The service does not know the account, or not with this password.
+            Untrusted: The service's certificate could not be trusted; the password was not sent.
+            Unavailable: No service answers there.
+            DiskFull: There is no room for the credential; the new device is revoked again.
+        """
+        pem = await find_authority(self.url, expected=self.fingerprint, confirm=self.confirm)
+        name = self.home.save_ca(pem) if pem is not None else None
+        try:
+            session = await self._send(self.home.root / name if name else None)
+            return await self._keep(session, name)
+        except BaseException:
+            self.home.ca_path.unlink(missing_ok=True)
+            raise
+
+    async def _send(self, cafile: Path | None) -> LinkedSession:
+        password = self.password()
+        try:
+            async with Service(self.url, None, cafile) as service:
+                return await service.link(
+                    email=self.email,
+                    password=password,
+                    device_name=self.device_name,
+                    platform=platform.system(),
+                )
+        except Forbidden as error:
+            raise WrongPassword("wrong e-mail address or password") from error
+        except Unavailable as error:
+            if is_untrusted(error):
+                raise Untrusted(
+                    f"{self.url} shows a certificate for another name, or one that its own authority did not sign"
+                ) from error
+            raise
+
+    async def _keep(self, session: LinkedSession, cafile: str | None) -> Credential:
+        credential = Credential(
+            device_id=session.device_id,
+            device_secret=session.device_secret,
+            user_id=session.user_id,
+            email=session.email,
+            device_name=self.device_name,
+            metadata_url=self.url,
+            gateway_url=session.gateway_url,
+            amqp_url=session.amqp_url,
+            amqp_password=session.amqp_password,
+            queue=session.queue,
+            cafile=cafile,
+        )
+        try:
+            self.home.save_credential(credential)
+        except BaseException:
+            await self._revoke(credential)
+            raise
+        return credential
+
+    async def _revoke(self, credential: Credential) -> None:
+        """A device that nobody holds the secrets of should not stay in the account's list."""
+        try:
+            async with Service(
+                self.url, credential.bearer, self.home.ca_path if credential.cafile else None
+            ) as service:
+                await service.revoke(credential.device_id)
+        except HutchError:
+            pass  # why it could not be kept matters more to the person
