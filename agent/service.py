@@ -12,8 +12,14 @@ from msgspec import Meta, Struct
 
 from agent.http import Http
 from broker.errors import Corrupt, NotFound, Unavailable
-from broker.messages import SnapshotNode, decode_snapshot_node
-from broker.model import Cursor, Hash, Role
+from broker.messages import (
+    RetainedVersion,
+    SnapshotNode,
+    StreamHead,
+    decode_retained_version,
+    decode_snapshot_node,
+)
+from broker.model import Cursor, Role
 from broker.model import Sequence as JournalSequence
 
 MAX_NODES_PER_VERSIONS_CALL: Final = 1_000
@@ -82,20 +88,6 @@ class DeviceInfo(Struct, frozen=True, kw_only=True):
     created_at: str
     seen_at: str | None = None
     current: bool = False
-
-
-class RetainedVersion(Struct, frozen=True, kw_only=True):
-    """A version that the service keeps of a node, which may be deleted. `content` is an encoded `FullContent`."""
-
-    node_id: UUID
-    version: JournalSequence
-    digest: Hash
-    content: bytes
-
-
-class _StreamHead(Struct, frozen=True, kw_only=True):
-    count: Annotated[int, Meta(ge=0)]
-    head: Cursor | None = None
 
 
 class _Heads(Struct):
@@ -208,7 +200,7 @@ class Service(Http):
             raise ValueError(f"at most {MAX_NODES_PER_VERSIONS_CALL} nodes a call")
         body = msgpack.packb([node_id.bytes for node_id in node_ids])
         path = f"/v1/workspaces/{workspace_id}/versions"
-        return self._stream(_version_decoder.decode, "POST", path, data=body)
+        return self._stream(decode_retained_version, "POST", path, data=body)
 
     async def _json(self, kind: type[T], method: str, path: str, **options: Any) -> T:
         async with self.call(method, path, **options) as response:
@@ -231,15 +223,14 @@ class Service(Http):
                 await objects.aclose()
 
 
-_version_decoder: Final = msgspec.msgpack.Decoder(RetainedVersion)
 _NOWHERE: Final = Cursor(0, 0, bytes(32))
 
 
-def _stream_head(first: object) -> _StreamHead:
+def _stream_head(first: object) -> StreamHead:
     if first is None:
         raise Unavailable("the stream ended before it began")
     try:
-        return msgspec.convert(first, _StreamHead)
+        return msgspec.convert(first, StreamHead)
     except msgspec.ValidationError as error:
         raise Corrupt(f"the stream's head is not understood: {error}") from error
 
