@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 from uuid import UUID
 
@@ -63,6 +63,7 @@ class Committer:
         publisher: Publishing,
         service: Service,
         may_run: asyncio.Event,
+        is_filling: Callable[[], bool],
     ) -> None:
         self._replica = replica
         self._uploader = uploader
@@ -70,6 +71,7 @@ class Committer:
         self._publisher = publisher
         self._service = service
         self._may_run = may_run
+        self._is_filling = is_filling
         self._limit = _USUAL_LIMIT
         self._refusals = 0
         self._refused = False
@@ -100,7 +102,7 @@ class Committer:
         if plan.adoptions or plan.asides or replica.is_behind:
             return False
         changes = select(plan.commit, limit=self._limit, is_ready=self._uploader.is_ready)
-        if not changes or (len(changes) < _ENOUGH and self._uploader.is_filling()):
+        if not changes or (len(changes) < _ENOUGH and self._is_filling()):
             return False
         manifests = await replica.manifests(self._digests(changes))
         if replica.plan() is not plan:

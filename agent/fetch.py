@@ -68,16 +68,22 @@ class Fetcher:
         replica = self._replica
         async with replica.disk:
             await asyncio.to_thread(self._make_stage)
-            if replica.intent is not None:
-                intent = msgspec.msgpack.decode(replica.intent, type=Intent)
-                log.info("placing.resumed", workspace_id=str(replica.workspace_id), steps=len(intent.steps))
-                await self._carry_out(intent, dict(replica.trees.remote.nodes))
+            await self._resume()
             keep = set(replica.lingering)
             returned = await asyncio.to_thread(
                 place.sweep, replica.root, keep, "recovered", replica.device_name, replica.today()
             )
             for _ in returned:
                 self._hint("")
+
+    async def _resume(self) -> bool:
+        """Finish a placing that has begun, if one has. The caller holds the disk."""
+        replica = self._replica
+        if replica.intent is None:
+            return True
+        intent = msgspec.msgpack.decode(replica.intent, type=Intent)
+        log.info("placing.resumed", workspace_id=str(replica.workspace_id), steps=len(intent.steps))
+        return await self._carry_out(intent, dict(replica.trees.remote.nodes))
 
     def _make_stage(self) -> None:
         try:
@@ -113,6 +119,9 @@ class Fetcher:
 
     async def _step(self) -> bool | None:
         """Do what can be done now. None: nothing; False: something stood in the way."""
+        if self._replica.intent is not None:
+            async with self._replica.disk:
+                return await self._resume()
         plan = self._replica.plan()
         if plan.adoptions or plan.asides:
             return await self._identify(plan)
@@ -409,7 +418,8 @@ class Fetcher:
                 return False
             remote = {change.node_id: replica.trees.remote.get(change.node_id) for change in changes}
             batch = Batch()
-            batch.columns["intent"] = encode(intent)
+            replica.intent = encode(intent)
+            batch.columns["intent"] = replica.intent
             await replica.index.write(replica.key, batch)
             return await _finish(self._carry_out(intent, remote))
 
@@ -434,6 +444,10 @@ class Fetcher:
     ) -> None:
         """Take over how everything stands now; only now does the merge base learn of it."""
         replica, batch = self._replica, Batch()
+        left = [
+            s.staged for s in intent.steps if s.staged is not None and s.node.node_id not in outcome.placed
+        ]
+        await asyncio.to_thread(self._stager.discard, left)
         for step in intent.steps:
             node_id = step.node.node_id
             self._staged.pop(node_id, None)

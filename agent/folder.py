@@ -60,7 +60,9 @@ class Folder:
         self.hasher = Hasher(replica, self.looker.hint)
         self.receiver = Receiver(replica, service)
         self.uploader = Uploader(replica, transfer, self.looker.hint, may_run)
-        self.committer = Committer(replica, self.uploader, self.receiver, publisher, service, may_run)
+        self.committer = Committer(
+            replica, self.uploader, self.receiver, publisher, service, may_run, self._is_filling
+        )
         self.fetcher = Fetcher(replica, transfer, service, self.looker.hint, may_run)
 
     @classmethod
@@ -121,6 +123,10 @@ class Folder:
                     group.create_task(work, name=f"{name} {self.replica.name}")
         finally:
             self.replica.root.close()
+
+    def _is_filling(self) -> bool:
+        """Whether more of what was saved together is about to be ready: it is committed together."""
+        return self.hasher.is_filling() or self.uploader.is_filling()
 
     # --- messages
 

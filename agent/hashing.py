@@ -67,6 +67,12 @@ class Hasher:
         nodes = [local.nodes[node_id] for node_id in self._replica.trees.dirty if node_id in local]
         return sorted((node for node in nodes if node.is_unhashed), key=lambda node: node.size)
 
+    def is_filling(self) -> bool:
+        """Whether small files are about to be known that were not looked at before, so that a commit gains by waiting."""
+        return any(
+            node.size <= _GROUP_SIZE_BYTES and node.node_id not in self._tries for node in self.waiting()
+        )
+
     async def run(self) -> None:
         """Hash whatever needs it. Runs until cancelled."""
         try:

@@ -41,7 +41,7 @@ CREATE TABLE folders (
 CREATE TABLE nodes (                                -- tree: 0 remote, 1 local, 2 synced
     folder INTEGER NOT NULL, tree INTEGER NOT NULL, node_id BLOB NOT NULL, parent_id BLOB NOT NULL, name TEXT NOT NULL,
     kind TEXT NOT NULL, version INTEGER NOT NULL, mode INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
-    size INTEGER NOT NULL, digest BLOB NOT NULL, target TEXT NOT NULL,
+    size INTEGER NOT NULL, digest BLOB NOT NULL, target TEXT NOT NULL, content_version INTEGER NOT NULL,
     PRIMARY KEY (folder, tree, node_id)
 ) WITHOUT ROWID;
 CREATE TABLE prints (                               -- how a local node's inode looked; times in nanoseconds
@@ -246,7 +246,7 @@ class Index:
 
     def _load_nodes(self, key: int, tree: int) -> Iterator[Node]:
         rows = self._db.execute(
-            "SELECT node_id, parent_id, name, kind, version, mode, mtime_ns, size, digest, target FROM nodes"
+            "SELECT node_id, parent_id, name, kind, version, mode, mtime_ns, size, digest, target, content_version FROM nodes"
             " WHERE folder = ? AND tree = ?",
             (key, tree),
         )
@@ -262,6 +262,7 @@ class Index:
                 size=row[7],
                 digest=row[8],
                 target=row[9],
+                content_version=row[10],
             )
 
     async def write(self, key: int, batch: Batch) -> None:
@@ -356,11 +357,11 @@ def _write_nodes(db: sqlite3.Connection, key: int, tree: int, nodes: dict[UUID, 
     gone = [(key, tree, node_id.bytes) for node_id, node in nodes.items() if node is None]
     db.executemany("DELETE FROM nodes WHERE folder = ? AND tree = ? AND node_id = ?", gone)
     db.executemany(
-        "INSERT OR REPLACE INTO nodes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO nodes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
             (
                 key, tree, node.node_id.bytes, node.parent_id.bytes, node.name, str(node.kind), node.version,
-                node.mode, node.mtime_ns, node.size, node.digest, node.target,
+                node.mode, node.mtime_ns, node.size, node.digest, node.target, node.content_version,
             )
             for node in nodes.values()
             if node is not None

@@ -284,7 +284,7 @@ class _Merge:
             assert loser is not None
             if self._is_same_thing(loser, winner):
                 self.adoptions.append(Adoption(local_id=node_id, remote_id=winner_id))
-            elif self._may_be_same_bytes(loser, winner):
+            elif self._may_be_known_bytes(loser, winner):
                 self._keep_new_aside(loser, winner)
             elif node_id not in self.still:
                 self.target[node_id] = replace(loser, name=self._free_name(*place))
@@ -311,14 +311,13 @@ class _Merge:
             return True
         return loser.content == winner.content and not loser.is_unhashed
 
-    def _may_be_same_bytes(self, loser: Node, winner: Node) -> bool:
+    def _may_be_known_bytes(self, loser: Node, winner: Node) -> bool:
         return (
             loser.kind is Kind.FILE
             and winner.kind is Kind.FILE
             and self._is_new_here(loser)
             and winner.node_id not in self.trees.local
             and loser.node_id not in self.still
-            and loser.size == winner.size
         )
 
     def _free_name(self, parent_id: UUID, name: str) -> str:

@@ -119,7 +119,13 @@ class _Replay:
         self.manifests[digest] = content
         size = sum(chunk.size for chunk in content.chunks)
         self._set(
-            operation, Kind.FILE, mode=operation.mode, mtime_ns=operation.mtime_ns, size=size, digest=digest
+            operation,
+            Kind.FILE,
+            mode=operation.mode,
+            mtime_ns=operation.mtime_ns,
+            size=size,
+            digest=digest,
+            content_version=self.seq,
         )
 
     def _content(self, content: Content, node_id: UUID) -> FullContent:
@@ -188,6 +194,7 @@ def node_of(record: SnapshotNode) -> tuple[Node, FullContent | None]:
         size=sum(chunk.size for chunk in chunks),
         digest=manifest_digest(chunks) if content is not None else b"",
         target=record.target,
+        content_version=record.content_version,
     ), content
 
 
@@ -233,7 +240,7 @@ class _CopyFinder:
             self._by_digest = {
                 node.digest: node
                 for node in self._remote.nodes.values()
-                if node.kind is Kind.FILE and node.node_id not in self._touched
+                if node.content_version and node.node_id not in self._touched
             }
         return self._by_digest.get(digest)
 
@@ -309,7 +316,7 @@ def _content(
         if sum(len(splice.inserted) for splice in splices) < len(whole.chunks):
             return SplicedContent(whole.cut, splices, after.digest)
     same = copies.find(after.digest)
-    return whole if same is None else CopiedContent(same.node_id, same.version)
+    return whole if same is None else CopiedContent(same.node_id, same.content_version)
 
 
 def _delete(node: Node, remote: Tree, deleted: set[UUID]) -> Delete:

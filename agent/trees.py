@@ -20,6 +20,7 @@ class Node(Struct, frozen=True, kw_only=True, gc=False):
 
     Attributes:
         version: The journal sequence that last changed it; 0 in the local tree.
+        content_version: The sequence that gave a file its content; known in the remote tree alone, 0 elsewhere.
         mode: Permission bits; 0 for symbolic links.
         mtime_ns: Modification time, nanoseconds since 1970; 0 for directories.
         size: Bytes; 0 for anything but files.
@@ -37,6 +38,7 @@ class Node(Struct, frozen=True, kw_only=True, gc=False):
     size: int = 0
     digest: bytes = b""
     target: str = ""
+    content_version: int = 0
 
     @property
     def place(self) -> tuple[UUID, str]:

@@ -142,7 +142,10 @@ Inbox = ChangeNotice | CommitRefused | CommitAccepted | MembershipChanged
 
 
 class SnapshotNode(Struct, frozen=True, kw_only=True):
-    """A live node, as a snapshot tells of it. Parents come before their children."""
+    """A live node, as a snapshot tells of it. Parents come before their children.
+
+    `content_version` is the sequence that gave a file its content: `CopiedContent` names it by that.
+    """
 
     node_id: UUID
     parent_id: UUID
@@ -153,6 +156,7 @@ class SnapshotNode(Struct, frozen=True, kw_only=True):
     mtime_ns: Nanoseconds = 0
     target: str = ""
     content: FullContent | None = None
+    content_version: Sequence = 0
     mounted_workspace_id: UUID | None = None
 
 

@@ -149,7 +149,7 @@ class SplicedContent(Struct, frozen=True, tag="splice", array_like=True):
 
 
 class CopiedContent(Struct, frozen=True, tag="copy", array_like=True):
-    """The content of a node's version that the workspace has already."""
+    """The content that a node was given by the commit `version`, which the workspace has already."""
 
     node_id: UUID
     version: Sequence

@@ -135,6 +135,7 @@ def _encode_node(row: Any, manifest: bytes | None) -> bytes:
         mtime_ns=row["mtime_ns"],
         target=row["target"] or "",
         content=decode_content(manifest) if manifest is not None else None,
+        content_version=row["content_version"] or 0,
         mounted_workspace_id=row["mounted_workspace_id"],
     )
     return encode(node)

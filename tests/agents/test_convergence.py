@@ -1,0 +1,173 @@
+"""Whole agents (all rooms, real files, real SQLite) on a service in memory: they come to the same tree, and lose nothing."""
+
+import hashlib
+import random
+from pathlib import Path
+
+import pytest
+
+from broker.messages import decode_content
+from tests.agents.people import Person
+from tests.agents.world import Device, World
+
+
+def kept_versions(world: World) -> set[str]:
+    """The SHA-256 of every content that history holds."""
+    return {
+        hashlib.sha256(b"".join(world.chunks[c.hash] for c in decode_content(v.manifest).chunks)).hexdigest()
+        for v in world.store.versions.values()
+    }
+
+
+async def two(base: Path) -> tuple[World, Device, Device]:
+    world = await World.make(base)
+    laptop, desktop = await world.device("laptop"), await world.device("desktop")
+    await laptop.start()
+    await desktop.start()
+    return world, laptop, desktop
+
+
+async def test_a_saved_file_reaches_the_other_device(tmp_path: Path) -> None:
+    world, laptop, desktop = await two(tmp_path)
+    laptop.write("notes/today.txt", "hello")
+    (laptop.path / "empty").mkdir(mode=0o700)
+    (laptop.path / "link").symlink_to("notes/today.txt")
+    await world.settle()
+    assert desktop.tree() == laptop.tree()
+    assert desktop.read("notes/today.txt") == b"hello"
+    await laptop.stop()
+    await desktop.stop()
+
+
+async def test_what_is_saved_together_is_one_commit(tmp_path: Path) -> None:
+    world, laptop, desktop = await two(tmp_path)
+    await world.settle()
+    await laptop.stop()
+    laptop.write("a/one", "1")
+    laptop.write("a/two", "2")
+    await laptop.start()
+    await world.settle()
+    assert world.head.seq == 1
+    await laptop.stop()
+    await desktop.stop()
+
+
+async def test_edits_of_both_sides_are_both_kept(tmp_path: Path) -> None:
+    world, laptop, desktop = await two(tmp_path)
+    laptop.write("plan.txt", "first")
+    await world.settle()
+    for device in (laptop, desktop):
+        device.online.clear()
+        device.write("plan.txt", f"by {device.name}")
+    for device in (laptop, desktop):
+        await device.folder.looker.look_at_all()
+        device.online.set()
+    await world.settle()
+    assert laptop.tree() == desktop.tree()
+    assert {laptop.read(path) for path in laptop.tree()} == {b"by laptop", b"by desktop"}
+    await laptop.stop()
+    await desktop.stop()
+
+
+async def test_an_edit_wins_over_a_delete(tmp_path: Path) -> None:
+    world, laptop, desktop = await two(tmp_path)
+    laptop.write("a/b/plan.txt", "first")
+    await world.settle()
+    for device in (laptop, desktop):
+        device.online.clear()
+    laptop.write("a/b/plan.txt", "edited")
+    (desktop.path / "a/b/plan.txt").unlink()
+    (desktop.path / "a/b").rmdir()
+    (desktop.path / "a").rmdir()
+    for device in (laptop, desktop):
+        await device.folder.looker.look_at_all()
+        device.online.set()
+    await world.settle()
+    assert laptop.tree() == desktop.tree()
+    assert desktop.read("a/b/plan.txt") == b"edited"
+    await laptop.stop()
+    await desktop.stop()
+
+
+async def test_a_moved_directory_costs_one_operation_and_no_content(tmp_path: Path) -> None:
+    world, laptop, desktop = await two(tmp_path)
+    for number in range(20):
+        laptop.write(f"photos/{number}.raw", f"picture {number}")
+    await world.settle()
+    sent, seq = dict(world.chunks), world.head.seq
+    (laptop.path / "photos").rename(laptop.path / "pictures")
+    await world.settle()
+    assert desktop.tree() == laptop.tree()
+    assert (world.chunks, world.head.seq) == (sent, seq + 1)
+    await laptop.stop()
+    await desktop.stop()
+
+
+async def test_a_lost_database_deletes_nothing_and_makes_no_conflicts(tmp_path: Path) -> None:
+    world, laptop, desktop = await two(tmp_path)
+    laptop.write("same.txt", "same")
+    laptop.write("old.txt", "old")
+    await world.settle()
+    await desktop.stop()
+    laptop.write("old.txt", "newer")
+    laptop.write("fresh.txt", "fresh")
+    await world.settle(laptop)
+    (desktop.home / "index.sqlite").unlink()
+    for suffix in ("-wal", "-shm"):
+        (desktop.home / f"index.sqlite{suffix}").unlink(missing_ok=True)
+    desktop.write("mine.txt", "only here")
+    await desktop.start()
+    await world.settle()
+    assert desktop.tree() == laptop.tree()
+    assert sorted(desktop.tree()) == ["fresh.txt", "mine.txt", "old.txt", "same.txt"]
+    assert desktop.read("old.txt") == b"newer"
+    await laptop.stop()
+    await desktop.stop()
+
+
+async def test_a_vanished_folder_is_no_deletion(tmp_path: Path) -> None:
+    world, laptop, desktop = await two(tmp_path)
+    laptop.write("precious.txt", "precious")
+    await world.settle()
+    desktop.path.rename(tmp_path / "elsewhere")
+    desktop.path.mkdir()
+    await desktop.folder.looker.look_at_all()
+    assert not desktop.folder.looker.in_place
+    assert [problem.code for problem in desktop.folder.replica.problems.values()] == ["folder_gone"]
+    assert world.head.seq == 1
+    desktop.path.rmdir()
+    (tmp_path / "elsewhere").rename(desktop.path)
+    await world.settle()
+    assert desktop.tree() == laptop.tree()
+    await laptop.stop()
+    await desktop.stop()
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_random_people_lose_nothing(tmp_path: Path, seed: int) -> None:
+    """Two or three people at work, cut off together, each agent perhaps restarted: then all trees are equal."""
+    chance = random.Random(seed)
+    world = await World.make(tmp_path)
+    devices = [await world.device(name) for name in ("laptop", "desktop", "tower")[: 2 + seed % 2]]
+    for device in devices:
+        await device.start()
+    people = [Person(device, chance) for device in devices]
+    log: list[str] = []
+    for _ in range(3):
+        for device in devices:
+            device.online.clear()
+        for _ in range(15):
+            log.append(chance.choice(people).act())
+        restarted = chance.choice(devices)
+        await restarted.stop()
+        await restarted.start()
+        written = {content for device in devices for content in device.contents()}
+        for device in devices:
+            device.online.set()
+        await world.settle()
+        trees = [device.tree() for device in devices]
+        assert all(tree == trees[0] for tree in trees), log
+        assert written <= devices[0].contents() | kept_versions(world), log
+        assert [device.stage() for device in devices] == [[] for _ in devices], log
+    for device in devices:
+        await device.stop()
