@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import signal
 import socket
 import ssl
@@ -17,7 +18,7 @@ import asyncpg
 import pytest
 
 from deploy import processes
-from tests.integration.deploy.conftest import Local
+from tests.integration.deploy.conftest import Local, make_checkout
 
 NAMES = ["gateway", "metadata", "postgres", "rabbitmq", "worker-1", "worker-2"]
 
@@ -247,3 +248,30 @@ def test_devices_elsewhere_are_served_over_tls(local: Local) -> None:
 def settings_of(pid: int) -> dict[str, str]:
     entries = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
     return dict(entry.split("=", 1) for entry in entries if entry.startswith("HUTCH_"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_it_runs_for_a_user_who_is_not_root(tmp_path: Path) -> None:
+    nobody = pwd.getpwnam("nobody")
+    with tempfile.TemporaryDirectory(prefix="of a person ") as place:
+        checkout = make_checkout(Path(place) / "hutch")
+        for path in (Path(place), *Path(place).rglob("*")):
+            os.chown(path, nobody.pw_uid, nobody.pw_gid, follow_symlinks=False)
+
+        def run(*arguments: str) -> str:
+            done = subprocess.run(
+                ["/usr/bin/python3", str(checkout / "deploy" / "local"), *arguments],
+                capture_output=True, text=True, timeout=120, cwd=place,
+                user=nobody.pw_uid, group=nobody.pw_gid, extra_groups=[],
+                env={"PATH": os.environ["PATH"], "HOME": place},
+            )  # fmt: skip
+            assert done.returncode == 0, done.stdout + done.stderr
+            return done.stdout
+
+        told = json.loads(run("up", "--json", "--workers", "1"))
+        strays = processes.find_strays(Path(told["data_dir"]))
+        try:
+            assert {Path(f"/proc/{process.pid}").stat().st_uid for process in strays} == {nobody.pw_uid}
+        finally:
+            run("down")
+        assert processes.find_strays(Path(told["data_dir"])) == []
