@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Protocol
 from uuid import uuid4
@@ -146,6 +146,15 @@ class Inbox:
             await delivery.ack()
             bodies.append(delivery.body)
         return bodies
+
+
+async def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for what becomes true in another task, with a deadline."""
+    for _ in range(int(PATIENCE_S * 100)):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not come true in time")
 
 
 @asynccontextmanager
