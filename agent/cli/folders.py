@@ -11,6 +11,7 @@ from agent.cli.talk import emit, json_option, printable
 @pass_context
 def command(context: Context) -> None:
     """List the synced folders and their workspaces."""
+    context.home.linked()
     records = context.home.folders()
     data = {
         "folders": [

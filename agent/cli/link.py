@@ -43,12 +43,17 @@ def command(
     from agent.trust import check_url, plain_fingerprint
 
     _check_not_linked(context)
+    try:
+        url = check_url(metadata_url, allow_plaintext=allow_plaintext)
+        expected = plain_fingerprint(fingerprint) if fingerprint else None
+    except Misconfigured as error:
+        raise click.UsageError(str(error)) from error
     linking = Linking(
         home=context.home,
-        url=check_url(metadata_url, allow_plaintext=allow_plaintext),
+        url=url,
         email=email,
         device_name=_device_name(device_name),
-        fingerprint=plain_fingerprint(fingerprint) if fingerprint else None,
+        fingerprint=expected,
         confirm=lambda shown: _confirm(shown, ask=context.interactive and not password_stdin),
         password=lambda: _password(context, password_stdin),
     )
@@ -82,7 +87,7 @@ def _password(context: Context, from_stdin: bool) -> str:
     else:
         raise click.UsageError("There is no terminal to ask for the password: use --password-stdin.")
     if not password:
-        raise Misconfigured("the password is empty")
+        raise click.UsageError("The password is empty.")
     return password
 
 

@@ -12,5 +12,6 @@ from agent.control import call
 @pass_context
 def command(context: Context) -> None:
     """Stop syncing for now; changes wait on this device."""
+    context.home.linked()
     context.run(call(context.home.socket_path, "pause"))
     emit(context, {"paused": True}, "paused: `hutch resume` goes on")

@@ -20,6 +20,7 @@ def command(context: Context, folder: Path) -> None:
     """Stop syncing FOLDER; its files stay, here and elsewhere."""
     from agent.marker import remove_marker
 
+    context.home.linked()
     record = _find(context.home, folder)
     context.run(_take_off(context.home, record))
     if not remove_marker(Path(record.folder)):

@@ -12,5 +12,6 @@ from agent.control import call
 @pass_context
 def command(context: Context) -> None:
     """Go on after a pause."""
+    context.home.linked()
     context.run(call(context.home.socket_path, "resume"))
     emit(context, {"paused": False}, "going on")
