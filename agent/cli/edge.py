@@ -1,5 +1,6 @@
 """The edge of the command line: every way to fail becomes one clear line on stderr, and an exit code."""
 
+import os
 import sys
 import traceback
 
@@ -14,7 +15,10 @@ from broker.errors import HutchError
 def explain(error: BaseException, context: Context) -> int:
     """Say what went wrong, and return the exit code."""
     error = first_cause(error)
-    if isinstance(error, click.Abort | KeyboardInterrupt | BrokenPipeError):
+    if isinstance(error, BrokenPipeError | SystemExit):  # click makes the latter of the former
+        _drop_output()
+        return INTERRUPTED_EXIT_CODE
+    if isinstance(error, click.Abort | KeyboardInterrupt):
         return INTERRUPTED_EXIT_CODE
     if isinstance(error, click.ClickException):
         error.show(sys.stderr)
@@ -46,6 +50,13 @@ def translate(error: BaseException) -> HutchError | None:
         where = f"{error.filename}: " if error.filename else ""
         return SystemRefused(f"{where}{error.strerror or error}")
     return None
+
+
+def _drop_output() -> None:
+    """Whoever read stdout has gone: what is still in its buffer must not fail once more when the process ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _tell(context: Context, code: str, message: str, exit_code: int) -> int:

@@ -104,6 +104,7 @@ def invoke(arguments: list[str], context: Context) -> int:
     """Run one command line, and return its exit code. Nothing is raised."""
     try:
         outcome = hutch.main(args=arguments, prog_name="hutch", obj=context, standalone_mode=False)
+        sys.stdout.flush()  # here a reader that went away is an error that can be told
     except BaseException as error:  # this is where every error ends
         return explain(error, context)
     return outcome if isinstance(outcome, int) else 0
