@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -42,6 +43,8 @@ def run(folder: Path, options: Options, *, once: bool) -> int:
         DeployError: It does not start, or a change does not arrive.
     """
     ran_before = Lock(folder).is_held()
+    for number in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal ends it as Ctrl-C does
+        signal.signal(number, signal.default_int_handler)
     print("Starting RabbitMQ, PostgreSQL and Hutch …", flush=True)
     agents: dict[str, subprocess.Popen[bytes]] = {}
     try:
@@ -55,6 +58,12 @@ def run(folder: Path, options: Options, *, once: bool) -> int:
     except KeyboardInterrupt:
         print()
     finally:
+        for number in (
+            signal.SIGINT,
+            signal.SIGTERM,
+            signal.SIGHUP,
+        ):  # impatience must not leave half of it running
+            signal.signal(number, signal.SIG_IGN)
         print("Taking all down …", flush=True)
         processes.end(
             [one for agent in agents.values() if (one := processes.identify(agent.pid)) is not None]
