@@ -13,7 +13,7 @@ from broker.management import Management, hash_password
 from broker.memory import EVERYTHING, MemoryBroker
 from broker.topology import Binding, Exchange, Queue
 
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 PASSWORD = "a password of a test"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import os
 import shutil
 import signal
@@ -13,10 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from yarl import URL
 
 from broker.connection import BrokerAddress
 from broker.management import Management
 from deploy import bootstrap, processes
+from deploy.certificates import ensure_certificate
 from deploy.keep import Ports, Secrets
 from deploy.servers import Epmd, RabbitMQ
 from tests.servers.fixtures import RabbitMQServer
@@ -52,11 +55,24 @@ class MortalBroker:
         self._epmd = Epmd(folder, ports)
         start_server(self._epmd, folder)
         self._server = RabbitMQ(folder, ports, secrets, self._epmd)
+        now = datetime.datetime.now(datetime.UTC)  # noqa: TID251 - certificates are valid from now
+        for authority in (folder, folder / "another authority"):
+            authority.mkdir(exist_ok=True)
+            ensure_certificate(authority, ["127.0.0.1"], now)
+        tls = (folder / "ca.pem", folder / "server.pem", folder / "server.key")
+        self._tls_port = ports.get("amqps")
+        self._server.expose("127.0.0.1", self._tls_port, tls)
         start_server(self._server, folder)
 
     @property
     def address(self) -> BrokerAddress:
         return BrokerAddress.parse(self._server.amqp_url)
+
+    def tls_address(self, *, trusted: bool) -> BrokerAddress:
+        """The same over TLS, trusting its authority or another one."""
+        url = URL(self._server.amqp_url).with_scheme("amqps").with_port(self._tls_port)
+        authority = self._folder if trusted else self._folder / "another authority"
+        return BrokerAddress.parse(str(url), cafile=str(authority / "ca.pem"))
 
     @property
     def management_url(self) -> str:
@@ -64,14 +80,10 @@ class MortalBroker:
 
     def end(self, how: signal.Signals) -> None:
         """End the node and what it started, and return once it is gone."""
-        home = self._server.command().folder
-        epmd = {stray.pid for stray in processes.find_strays(self._folder)}
-        inside = [
-            s
-            for s in processes.find_strays(self._folder)
-            if os.readlink(f"/proc/{s.pid}/cwd").startswith(str(home))
-        ]
-        assert inside, epmd
+        home = str(self._server.command().folder)
+        strays = processes.find_strays(self._folder)
+        inside = [stray for stray in strays if os.readlink(f"/proc/{stray.pid}/cwd").startswith(home)]
+        assert inside
         processes.end(inside, how)
 
     def start(self) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import signal
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
 
 from broker import topology
-from broker.connection import BrokerAddress, Consumer, Delivery, Publisher
-from broker.errors import Blocked, Retryable
+from broker.connection import BrokerAddress, Consumer, Delivery, Publisher, check
+from broker.errors import Blocked, Misconfigured, Retryable, Unavailable
 from broker.management import Management
 from tests.contract.brokers import PATIENCE_S, consuming, wait_until
 from tests.integration.broker.conftest import MortalBroker
@@ -137,3 +138,12 @@ async def _publish_until_taken(publisher: Publisher, queue: str) -> None:
             return await publisher.publish("", queue, b"after the alarm")
         except Blocked:
             await asyncio.sleep(0.05)  # the broker's word that it is over is on its way
+
+
+async def test_over_tls_only_the_given_authority_is_trusted(mortal_broker: MortalBroker):
+    await check(mortal_broker.tls_address(trusted=True))
+    with pytest.raises(Unavailable, match="certificate"):
+        await check(mortal_broker.tls_address(trusted=False))
+    missing = replace(mortal_broker.tls_address(trusted=True), cafile="/nowhere/ca.pem")
+    with pytest.raises(Misconfigured):
+        await check(missing)
