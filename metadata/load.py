@@ -1,7 +1,7 @@
 """Loads what a batch of commits is decided on, under the locks that keep it so until the transaction ends."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -69,6 +69,14 @@ async def load_batch(connection: Any, submissions: Sequence[Submission]) -> Batc
     return Batch(state, requests)
 
 
+async def fetch(connection: Any, query: str, rows: Collection[tuple[Any, ...]]) -> Sequence[Any]:
+    """Run a query on rows as arrays, unless there are none."""
+    if not rows:
+        return ()
+    found: Sequence[Any] = await connection.fetch(_Q[query], *columns(rows, 0))
+    return found
+
+
 def columns(rows: Iterable[tuple[Any, ...]], width: int) -> list[list[Any]]:
     """Turn rows into one array per column: what `unnest` takes."""
     return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(width)]
@@ -80,7 +88,7 @@ def columns(rows: Iterable[tuple[Any, ...]], width: int) -> list[list[Any]]:
 async def _resolve(connection: Any, submissions: Sequence[Submission]) -> list[Resolved]:
     staged = [s for s in submissions if isinstance(s.request, StagedCommitRequest)]
     wanted = {(s.device_id, s.request.body) for s in staged if isinstance(s.request, StagedCommitRequest)}
-    rows = await connection.fetch(_Q["find_staged_bodies"], *columns(wanted, 2))
+    rows = await fetch(connection, "find_staged_bodies", wanted)
     bodies = {(row["device_id"], row["hash"]): row["body"] for row in rows}
     return [await _resolve_one(submission, bodies) for submission in submissions]
 
@@ -122,7 +130,7 @@ async def _find_answers(
 ) -> dict[tuple[UUID, UUID, UUID], LastRequest]:
     asked = {(*submission.key, submission.request.number) for submission in submissions}
     last: dict[tuple[UUID, UUID, UUID], LastRequest] = {}
-    for row in await connection.fetch(_Q["find_answers"], *columns(asked, 4)):
+    for row in await fetch(connection, "find_answers", asked):
         key = (row["workspace_id"], row["device_id"], row["incarnation"])
         outcome = Replayed(refusal=row["refusal"])
         if row["entry"] is not None:
@@ -149,13 +157,16 @@ async def _load_roles(connection: Any, state: State, requests: Sequence[Resolved
 
 
 async def _load_chains(connection: Any, state: State, bodies: Sequence[CommitRequest]) -> None:
-    wanted = {(body.workspace_id, body.cursor.seq) for body in bodies}
-    for row in await connection.fetch(_Q["find_chains"], *columns(wanted, 2)):
+    known = {(workspace.workspace_id, workspace.seq) for workspace in state.workspaces.values()}
+    wanted = {(body.workspace_id, body.cursor.seq) for body in bodies if body.cursor.seq} - known
+    for row in await fetch(connection, "find_chains", wanted):
         state.chains[row["workspace_id"], row["seq"]] = row["chain"]
 
 
 async def _load_nodes(connection: Any, state: State, bodies: Sequence[CommitRequest]) -> None:
     keys = gather.node_keys(bodies)
+    if not keys.seeds:
+        return
     arrays = (*columns(keys.seeds, 2), *columns(keys.tops, 2), *columns(keys.names, 3))
     for row in await connection.fetch(_Q["find_nodes"], *arrays):
         workspace_id, node_id, parent_id, name, kind, *rest = row
@@ -165,11 +176,11 @@ async def _load_nodes(connection: Any, state: State, bodies: Sequence[CommitRequ
 
 async def _load_manifests(connection: Any, state: State, bodies: Sequence[CommitRequest]) -> None:
     keys = gather.manifest_keys(state, bodies)
-    for row in await connection.fetch(_Q["find_manifests"], *columns(keys, 3)):
+    for row in await fetch(connection, "find_manifests", keys):
         state.manifests[row["workspace_id"], row["node_id"], row["version"]] = row["manifest"]
 
 
 async def _load_chunks(connection: Any, state: State, commits: Iterable[tuple[UUID, CommitRequest]]) -> None:
     keys = gather.chunk_keys(commits)
-    for user_id, chunk, raw_bytes in await connection.fetch(_Q["find_usable_chunks"], *columns(keys, 2)):
+    for user_id, chunk, raw_bytes in await fetch(connection, "find_usable_chunks", keys):
         state.usable.setdefault(user_id, {})[chunk] = raw_bytes

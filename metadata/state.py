@@ -144,7 +144,7 @@ class State(Struct, frozen=True, kw_only=True):
         roles: (workspace, user), for the requests' workspaces and those that they mount.
         owners: Of the workspaces, by user.
         last: Under the request's key; absent before a first request.
-        chains: (workspace, seq), where the requests' cursors stand; absent when there is no such entry.
+        chains: (workspace, seq), where the requests' cursors stand, but for heads; absent when there is no such entry.
         nodes: By workspace, then node: whatever the operations touch, with all ancestors, live occupants of the
             names they claim, and all that is live below what they delete (and, then, below what they move).
         manifests: (workspace, node, version) of bases and copies: an encoded FullContent.

@@ -63,7 +63,8 @@ class _Batch:
         self.decisions = Decisions()
         self._trees: dict[UUID, Tree] = {}
         self._chunks: dict[UUID, dict[bytes, int]] = {}
-        self._chains = dict(state.chains)
+        heads = {(w.workspace_id, w.seq): w.chain for w in state.workspaces.values()}
+        self._chains = {**state.chains, **heads}
 
     def decide(self, request: Resolved, refuse_with: ConflictCode | None = None) -> Outcome:
         submission = request.submission

@@ -15,6 +15,9 @@ SHAPE = """
            concat_ws(' ', data_type, is_nullable, column_default, collation_name)
     FROM information_schema.columns WHERE table_schema = 'public'
     UNION ALL
+    SELECT 'option', attrelid::regclass || '.' || attname, attoptions::text
+    FROM pg_attribute WHERE attoptions IS NOT NULL
+    UNION ALL
     SELECT 'constraint', conrelid::regclass || '.' || conname,
            concat_ws(' ', pg_get_constraintdef(oid), condeferrable, condeferred)
     FROM pg_constraint WHERE connamespace = 'public'::regnamespace
