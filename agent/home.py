@@ -177,6 +177,8 @@ class Home:
 
     def remove_folder(self, folder: str) -> None:
         """Take a folder off the list; nothing happens when it is not there. Raises `DiskFull`."""
+        if all(kept.folder != folder for kept in self.folders()):
+            return
         with self._editing_folders() as records:
             records[:] = [kept for kept in records if kept.folder != folder]
 

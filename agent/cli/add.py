@@ -56,7 +56,7 @@ async def _join(home: Home, path: Path, name: str) -> FolderRecord:
 
 
 async def _begin(home: Home, record: FolderRecord) -> None:
-    """Mark the folder, list it, and tell the running agent; if that one refuses, nothing has changed."""
+    """Mark the folder, list it, and tell the running agent; if one of these fails, nothing has changed."""
     from agent.marker import Marker, read_marker, remove_marker, write_marker
 
     folder = Path(record.folder)
@@ -64,14 +64,14 @@ async def _begin(home: Home, record: FolderRecord) -> None:
     marker = read_marker(folder)
     if marker is None or (marker.workspace_id, marker.device_id) != (record.workspace_id, device_id):
         write_marker(folder, Marker(workspace_id=record.workspace_id, device_id=device_id))
-    home.add_folder(record)
     try:
+        home.add_folder(record)
         await tell_agent(
             home, "add", folder=record.folder, workspace_id=str(record.workspace_id), name=record.name
         )
     except BaseException:
-        home.remove_folder(record.folder)
         remove_marker(folder)
+        home.remove_folder(record.folder)
         raise
 
 

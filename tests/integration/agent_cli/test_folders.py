@@ -1,6 +1,7 @@
 """Adding and removing folders, with and without a running agent, and every folder that cannot be one."""
 
 import asyncio
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -155,6 +156,17 @@ def test_a_service_that_is_away_adds_nothing(linked: Shell, tmp_path: Path, serv
     service.devices.clear()
     outcome = linked("add", tmp_path / "docs")
     assert outcome.code == 12
+    assert linked.home.folders() == []
+    assert read_marker(tmp_path / "docs") is None
+
+
+def test_a_full_disk_adds_nothing(linked: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def no_room(home: Home, record: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("agent.home.Home.add_folder", no_room)
+    outcome = linked("add", tmp_path / "docs")
+    assert (outcome.code, outcome.err.count("\n")) == (27, 1)
     assert linked.home.folders() == []
     assert read_marker(tmp_path / "docs") is None
 
