@@ -19,6 +19,9 @@ CALL_TIMEOUT_S: Final = 60.0
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
+DEVICE_ID: Final = web.RequestKey("device_id", str)
+"""Set once the caller has proven which device it is."""
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 T = TypeVar("T")
 
@@ -127,7 +130,8 @@ def _known_error(error: HutchError | TimeoutError) -> tuple[web.Response, dict[s
 
 def _unknown_error(error: Exception) -> tuple[web.Response, dict[str, Any]]:
     # The driver's texts may hold values of people's: the kind and the place are enough to find it.
-    frame = traceback.extract_tb(error.__traceback__)[-1]
+    frames = traceback.extract_tb(error.__traceback__)
+    frame = next((each for each in reversed(frames) if "site-packages" not in each.filename), frames[-1])
     where = f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}"
     answer = error_answer(500, "error", "the service has met an error of its own, and logged it")
     return answer, {"code": "error", "error": type(error).__name__, "where": where}
@@ -142,7 +146,7 @@ def _record(request: web.Request, status: int, duration_s: float, extra: dict[st
     if status >= 500:
         log.error("request.failed", call=call, status=status, duration_s=round(duration_s, 4), **extra)
     elif resource is not None and resource.canonical.startswith("/v1/"):
-        device_id = request.get("device_id")
+        device_id = request.get(DEVICE_ID)
         if device_id is not None:
             extra["device_id"] = device_id
         log.info("request.answered", call=call, status=status, duration_s=round(duration_s, 4), **extra)

@@ -8,7 +8,7 @@ from aiohttp import hdrs, web
 from broker.errors import Forbidden
 from metadata.accounts import secret_matches
 from metadata.registry import Credential, Registry
-from metadata.server.answers import Handler
+from metadata.server.answers import DEVICE_ID, Handler
 from metadata.server.services import SERVICES
 
 DeviceHandler = Callable[[web.Request, Credential], Awaitable[web.StreamResponse]]
@@ -47,7 +47,7 @@ def for_device(handler: DeviceHandler) -> Handler:
 
     async def guarded(request: web.Request) -> web.StreamResponse:
         caller = await authenticate(request.app[SERVICES].registry, request.headers.get(hdrs.AUTHORIZATION))
-        request["device_id"] = str(caller.device_id)
+        request[DEVICE_ID] = str(caller.device_id)
         return await handler(request, caller)
 
     return guarded

@@ -28,6 +28,7 @@ FOLLOW_TIMEOUT_S: Final = 30.0
 COMPARE_EVERY_S: Final = 30.0
 RETRY_EVERY_S: Final = 2.0
 AT_ONCE: Final = 4
+CLOSE_AGAIN_AFTER_S: Final = (0.05, 0.2, 0.5)
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -102,7 +103,7 @@ class Follower:
     async def _put(self, device: DesiredDevice, disconnect: bool) -> None:
         user = topology.device_user(device.device_id)
         if disconnect:
-            await self._management.close_connections(user)
+            await self._close_connections(user)
         await self._ensure_queue(device.queue_name)
         await self._rebind(device)
         await self._management.put_user(user, device.broker_password_hash, DEVICE_LIMITS)
@@ -135,9 +136,18 @@ class Follower:
         user = topology.device_user(device_id)
         await self._management.delete_user(user)
         # Deleting closes what the broker has on record; a connection that was just being opened may not be yet.
-        await self._management.close_connections(user)
+        await self._close_connections(user)
         if device is not None:
             await self._management.delete_queue(device.queue_name)
+
+    async def _close_connections(self, user: str) -> None:
+        """Close them all, though some end by themselves meanwhile: the broker answers 500 then, half done."""
+        for wait_s in CLOSE_AGAIN_AFTER_S:
+            try:
+                return await self._management.close_connections(user)
+            except Unavailable:
+                await asyncio.sleep(wait_s)
+        return await self._management.close_connections(user)
 
     # --- all of it
 

@@ -13,7 +13,7 @@ from aiohttp import web
 from broker.errors import HutchError, Unavailable
 from broker.model import Cursor
 from metadata.registry import Credential
-from metadata.server.answers import bad_request, path_id
+from metadata.server.answers import DEVICE_ID, bad_request, path_id
 from metadata.server.services import SERVICES, Services
 
 MAX_NODES_PER_CALL: Final = 1000
@@ -105,7 +105,7 @@ async def _send(request: web.Request, pieces: AsyncIterator[bytes]) -> web.Strea
                     await _write(answer, piece)
                 await answer.write_eof()
         except (HutchError, TimeoutError) as error:
-            log.warning("stream.broken", device_id=request.get("device_id"), error=str(error) or "too slow")
+            log.warning("stream.broken", device_id=request.get(DEVICE_ID), error=str(error) or "too slow")
             _break_off(request)
         except ConnectionError:
             pass  # the reader went away: it will come back with its cursor
