@@ -23,8 +23,8 @@ from broker.errors import Corrupt, Forbidden, HutchError, NotFound, Refused, Ret
 MAX_UPLOADS: Final = 64
 """Open packs. Whoever comes above it waits, unread."""
 
-UPLOAD_MEMORY_BYTES: Final = 48 * 1024 * 1024
-DOWNLOAD_MEMORY_BYTES: Final = 48 * 1024 * 1024
+UPLOAD_MEMORY_BYTES: Final = 40 * 1024 * 1024
+DOWNLOAD_MEMORY_BYTES: Final = 40 * 1024 * 1024
 
 _IDLE_TIMEOUT_S: Final = 60.0
 _READY_TIMEOUT_S: Final = 5.0

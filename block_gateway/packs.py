@@ -49,18 +49,25 @@ class Pack:
     """Proven chunks on their way into the store as one object. Each hash once."""
 
     pack_id: UUID = field(default_factory=uuid4)
-    data: bytearray = field(default_factory=bytearray, repr=False)
     places: dict[bytes, Place] = field(default_factory=dict, repr=False)
+    size: int = 0
+    _parts: list[bytes] = field(default_factory=list, repr=False)
 
     def add(self, frame: Frame) -> None:
         """Append a chunk, unless it is in here already."""
         if frame.header.hash not in self.places:
-            self.places[frame.header.hash] = Place(frame.header, self.pack_id, len(self.data))
-            self.data += frame.stored
+            self.places[frame.header.hash] = Place(frame.header, self.pack_id, self.size)
+            self._parts.append(frame.stored)
+            self.size += frame.header.stored_size
 
     def has_room(self, size: int) -> bool:
         """Whether `size` more bytes keep it within a pack's size. An empty pack takes any chunk."""
-        return not self.data or len(self.data) + size <= PACK_SIZE_BYTES
+        return not self.size or self.size + size <= PACK_SIZE_BYTES
+
+    def take_bytes(self) -> bytes:
+        """The object's bytes, once: the pack lets go of them, so that they are in memory one time only."""
+        parts, self._parts = self._parts, []
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 class Packs:
@@ -80,11 +87,13 @@ class Packs:
     async def keep(self, author: Caller, pack: Pack) -> None:
         """Make a pack durable, then known, with proofs for its author. A crash in between leaves an unknown object.
 
+        The pack is spent afterwards, whether or not this succeeds.
+
         Raises:
             Forbidden, NotFound: The author may not write here any more. Nothing is known of the pack.
             StoreFull, Unavailable: The store or the index fails. The same upload may be tried again.
         """
-        await self._store.put(pack.pack_id, pack.data)
+        await self._store.put(pack.pack_id, pack.take_bytes())
         if await self._index(author, pack):
             return
         await self._discard(pack)
@@ -128,7 +137,7 @@ class Packs:
             author.credential.secret_hash,
             author.workspace_id,
             pack.pack_id,
-            len(pack.data),
+            pack.size,
             LEASE,
             [place.header.hash for place in places],
             [place.offset for place in places],

@@ -121,18 +121,18 @@ class Upload:
     async def _flush(self) -> None:
         pack, gathered = self._pack, self._gathered
         self._pack, self._gathered = Pack(), 0
-        if pack.data:
+        if pack.size:
             await self._keep(pack, gathered)
 
     async def _keep(self, pack: Pack, chunks: int) -> None:
         await self._packs.keep(self._author, pack)
         self.stored += chunks
-        self.stored_bytes += len(pack.data)
+        self.stored_bytes += pack.size
 
     async def _claim(self) -> None:
         """Make the claim equal what is held and what the next frame will bring, before more of it is read."""
         coming = self._parser.header.stored_size if self._parser.header else 0
-        more = len(self._pack.data) + coming - self._claimed
+        more = self._pack.size + coming - self._claimed
         if more > 0 and not self._budget.try_claim(more):
             # Never wait for memory while holding some: two such would wait for each other.
             await self._flush()

@@ -8,8 +8,6 @@ from uuid import UUID
 
 from broker.errors import Unavailable
 
-Buffer = bytes | bytearray
-
 
 class StoreFull(Unavailable):
     """There is no room. Nothing was stored and nothing was lost: make room, and the same upload goes through."""
@@ -45,7 +43,7 @@ class Store(ABC):
         """Let go of connections and locks."""
 
     @abstractmethod
-    async def put(self, pack_id: UUID, data: Buffer) -> None:
+    async def put(self, pack_id: UUID, data: bytes) -> None:
         """Store a pack; once this returns it is durable, and before that it is not there at all.
 
         Raises:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID, uuid4
 
-from block_gateway.stores.contract import Buffer, Store, StoreFull
+from block_gateway.stores.contract import Store, StoreFull
 from broker.errors import Corrupt, Misconfigured, NotFound, Unavailable
 
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
@@ -50,7 +50,7 @@ class LocalStore(Store):
             lock, self._lock = self._lock, None
             await asyncio.to_thread(self._leave, lock)
 
-    async def put(self, pack_id: UUID, data: Buffer) -> None:
+    async def put(self, pack_id: UUID, data: bytes) -> None:
         with _translated():
             await asyncio.to_thread(self._put, pack_id, data)
 
@@ -110,7 +110,7 @@ class LocalStore(Store):
         shutil.rmtree(self._temporary, ignore_errors=True)
         os.close(lock)
 
-    def _put(self, pack_id: UUID, data: Buffer) -> None:
+    def _put(self, pack_id: UUID, data: bytes) -> None:
         target = self._path(pack_id)
         temporary = self._temporary / str(pack_id)
         try:
@@ -142,7 +142,7 @@ class LocalStore(Store):
         _sync_directory(path.parent)
 
 
-def _write_durably(path: Path, data: Buffer) -> None:
+def _write_durably(path: Path, data: bytes) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _PRIVATE_FILE)
     try:
         rest = memoryview(data)

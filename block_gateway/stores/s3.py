@@ -14,7 +14,7 @@ from aiobotocore.session import get_session
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 from botocore.exceptions import HTTPClientError as TransportError
 
-from block_gateway.stores.contract import Buffer, Store, StoreFull
+from block_gateway.stores.contract import Store, StoreFull
 from broker.errors import Corrupt, Misconfigured, NotFound, Unavailable
 
 _PREFIX: Final = "packs/"
@@ -77,13 +77,12 @@ class S3Store(Store):
     async def close(self) -> None:
         await self._exits.aclose()
 
-    async def put(self, pack_id: UUID, data: Buffer) -> None:
-        body = bytes(data)
-        digest = await asyncio.to_thread(lambda: hashlib.sha256(body).digest())
+    async def put(self, pack_id: UUID, data: bytes) -> None:
+        digest = await asyncio.to_thread(lambda: hashlib.sha256(data).digest())
         await self._call(
             "put_object",
             Key=_key(pack_id),
-            Body=body,
+            Body=data,
             ChecksumSHA256=base64.b64encode(digest).decode("ascii"),
         )
 

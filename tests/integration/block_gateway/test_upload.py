@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 from backports import zstd
 
-from block_gateway.stores.contract import Buffer, Store, StoreFull
+from block_gateway.stores.contract import Store, StoreFull
 from block_gateway.stores.local import LocalStore
 from block_gateway.wire import Codec, Frame, Header, unpack_frame
 from tests.integration.block_gateway.cast import Caller, Device, World, frame_of, serve, sha, wait_until
@@ -170,7 +170,7 @@ class NarrowStore(LocalStore):
 
     is_full = True
 
-    async def put(self, pack_id: UUID, data: Buffer) -> None:
+    async def put(self, pack_id: UUID, data: bytes) -> None:
         if self.is_full:
             raise StoreFull("full")
         await super().put(pack_id, data)
