@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 import sqlite3
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from agent import errors
 from agent.cli.context import Context
 from agent.cli.edge import explain, first_cause
-from agent.cli.main import SECTIONS, invoke
+from agent.cli.main import SECTIONS, hutch, invoke
 from agent.cli.status import describe
 from agent.cli.talk import printable, size
 from agent.errors import EXIT_CODES
@@ -157,3 +158,22 @@ def test_a_quiet_status_is_short():
     status = {"state": "idle", "workspaces": [docs], "bytes_up": 0, "bytes_down": 0}
     assert describe(status, running=True) == "idle, 0 B sent, 0 B received\ndocs: up to date\n  /f"
     assert "hutch add" in describe({**status, "workspaces": []}, running=True)
+
+
+def test_the_page_of_commands_says_what_there_is():
+    page = (Path(__file__).parents[3] / "docs" / "cli.md").read_text(encoding="utf-8")
+    own = page[page.index("## hutch\n") : page.index("## hutch-admin\n")]
+    rows = [line for line in own.splitlines() if re.match(r"\| \d+ \|", line)]
+    assert rows == [f"| {code} | {meaning} |" for code, meaning in EXIT_CODES]
+    for command in COMMANDS:
+        assert f"`hutch {command}" in own
+
+
+def test_the_page_of_commands_names_every_option():
+    page = (Path(__file__).parents[3] / "docs" / "cli.md").read_text(encoding="utf-8")
+    for name in COMMANDS:
+        command = hutch.get_command(click.Context(hutch), name)
+        assert command is not None
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert any(option in page for option in parameter.opts), f"hutch {name} {parameter.opts}"
