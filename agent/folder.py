@@ -167,7 +167,7 @@ class Folder:
             not self.looker.is_looking
             and replica.in_flight is None
             and not replica.is_behind
-            and not self.hasher.waiting()
+            and not replica.trees.unread
             and replica.plan().is_empty
         )
 
@@ -182,7 +182,7 @@ class Folder:
             "folder": str(replica.root.folder),
             "cursor": replica.cursor.seq if replica.cursor else 0,
             "head": replica.head.seq if replica.head else 0,
-            "pending_up": len(plan.commit) + len(self.hasher.waiting()),
+            "pending_up": len(plan.commit) + len(replica.trees.unread),
             "pending_down": len(plan.place) + _missing(replica),
             "conflicts": sum(CONFLICT_MARK in node.name for node in replica.trees.local.nodes.values()),
             "errors": [{"path": p.path, "code": p.code, "message": p.message} for p in problems],

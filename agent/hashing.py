@@ -5,6 +5,7 @@ that comes within one tick of the file system's clock could otherwise not be see
 """
 
 import asyncio
+import heapq
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -61,16 +62,27 @@ class Hasher:
         self._not_before: dict[UUID, float] = {}
         self._stopping = False
 
-    def waiting(self) -> list[Node]:
-        """Files whose content is not known yet, smallest first."""
-        local = self._replica.trees.local
-        nodes = [local.nodes[node_id] for node_id in self._replica.trees.dirty if node_id in local]
-        return sorted((node for node in nodes if node.is_unhashed), key=lambda node: node.size)
+    def _waiting(self, *, large: bool) -> list[Node]:
+        """Some of the files whose content is not known yet: the smallest, or the largest when that is very large."""
+        trees, now = self._replica.trees, asyncio.get_running_loop().time()
+        nodes = [
+            trees.local.nodes[node_id]
+            for node_id in trees.unread
+            if node_id not in self._busy and self._not_before.get(node_id, 0.0) <= now
+        ]
+        if large:
+            largest = max(nodes, key=_size, default=None)
+            if largest is not None and largest.size > _GROUP_SIZE_BYTES:
+                return [largest]
+        return heapq.nsmallest(_GROUP_FILES, nodes, key=_size)
 
     def is_filling(self) -> bool:
         """Whether small files are about to be known that were not looked at before, so that a commit gains by waiting."""
+        trees = self._replica.trees
         return any(
-            node.size <= _GROUP_SIZE_BYTES and node.node_id not in self._tries for node in self.waiting()
+            trees.local.nodes[node_id].size <= _GROUP_SIZE_BYTES
+            for node_id in trees.unread
+            if node_id not in self._tries
         )
 
     async def run(self) -> None:
@@ -105,13 +117,10 @@ class Hasher:
 
     async def _next_jobs(self, *, large: bool) -> tuple[list[Job], float | None]:
         """Some files to read now; or none, and how long until there may be some. One lane prefers the largest."""
-        waiting = [node for node in self.waiting() if node.node_id not in self._busy]
-        if large and waiting and waiting[-1].size > _GROUP_SIZE_BYTES:
-            waiting = [waiting[-1]]
         jobs: list[Job] = []
         soonest: float | None = None
         total = 0
-        for node in waiting:
+        for node in self._waiting(large=large):
             rest_s = self._rest_s(node)
             if rest_s > 0:
                 soonest = rest_s if soonest is None else min(soonest, rest_s)
@@ -122,7 +131,7 @@ class Hasher:
             if path is not None and node.node_id in self._replica.prints:
                 jobs.append(Job(node, path, self._replica.prints[node.node_id], await self._cut(node)))
                 total += node.size
-        return jobs, soonest
+        return jobs, soonest if soonest is not None else self._next_retry_s()
 
     def _rest_s(self, node: Node) -> float:
         """How much longer to leave a file alone."""
@@ -130,11 +139,13 @@ class Hasher:
         if look is None:
             return 0.0
         age_ns = time.time_ns() - look.ctime_ns  # noqa: TID251  # against the file system's own clock, on this host
-        rest_s = (SETTLE_NS - age_ns) / 1e9 if 0 <= age_ns < SETTLE_NS else 0.0
-        later = self._not_before.get(node.node_id)
-        if later is not None:
-            rest_s = max(rest_s, later - asyncio.get_running_loop().time())
-        return rest_s
+        return (SETTLE_NS - age_ns) / 1e9 if 0 <= age_ns < SETTLE_NS else 0.0
+
+    def _next_retry_s(self) -> float | None:
+        """How long until the first of those that were put off may be tried again."""
+        unread, now = self._replica.trees.unread, asyncio.get_running_loop().time()
+        times = [when for node_id, when in self._not_before.items() if node_id in unread]
+        return max(0.01, min(times) - now) if times else None
 
     async def _cut(self, node: Node) -> int:
         """As it was cut before: another cut would share nothing with its past."""
@@ -175,6 +186,10 @@ class Hasher:
             self._replica.problems[path] = Problem(path, "unreadable", read.error)
         self._hint(read.job.path.rpartition("/")[0])
         self._replica.notify()
+
+
+def _size(node: Node) -> int:
+    return node.size
 
 
 def read_files(root: Root, jobs: Sequence[Job], cancelled: Callable[[], bool]) -> list[Read]:

@@ -133,11 +133,20 @@ class Looker:
             for node in sight.local.values()
             if node is not None and node.kind is Kind.DIRECTORY and node.node_id not in replica.trees.local
         ]
+        self._try_removals_again(batch)
         if batch.local or batch.prints:
             await replica.write(batch)
         paths = [path for node_id in fresh if (path := replica.trees.local.path(node_id)) is not None]
         if paths and not where.get(""):
             asyncio.get_running_loop().call_later(SECOND_LOOK_S, self._look_again, paths)
+
+    def _try_removals_again(self, batch: Batch) -> None:
+        """A directory that could not be removed, since something unsynced was in it, has changed: it may be empty now."""
+        trees = self._replica.trees
+        for node_id in trees.unannounced & batch.prints.keys():
+            node = batch.local.get(node_id, trees.local.get(node_id))
+            batch.unannounced[node_id] = False
+            batch.synced[node_id] = node
 
     def _look_again(self, paths: list[str]) -> None:
         for path in paths:

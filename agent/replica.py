@@ -5,6 +5,7 @@ and change it through `write` alone. Whoever changes the local tree, or places f
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Collection, Iterable
 from typing import Final
 from uuid import UUID
@@ -16,6 +17,9 @@ from agent.scan import Problem
 from agent.trees import Node, Trees, replace, same
 from broker.model import Cursor, FullContent
 
+MAX_REST_S: Final = 5.0
+_REST_SHARE: Final = 10
+_QUICK_S: Final = 0.005
 _MANIFESTS_CACHED: Final = 512
 
 
@@ -66,6 +70,9 @@ class Replica:
         self.broken: dict[UUID, Problem] = {}
         self.problems: dict[str, Problem] = {}
         self._listeners: list[asyncio.Event] = []
+        self._rest_s = 0.0
+        self._told = 0.0
+        self._telling: asyncio.TimerHandle | None = None
         self._plan: Plan | None = None
         self._manifests: dict[bytes, FullContent] = {}
 
@@ -83,8 +90,23 @@ class Replica:
         self._listeners.remove(event)
 
     def notify(self) -> None:
-        """Say that something has changed that a plan, or a waiting task, should know of."""
+        """Say that something has changed that a plan, or a waiting task, should know of.
+
+        Where there is much to plan, it is told less often: planning is to take a small share of the time.
+        """
         self._plan = None
+        if self._telling is not None:
+            return
+        loop = asyncio.get_running_loop()
+        wait_s = self._told + self._rest_s - loop.time()
+        if wait_s <= 0:
+            self._tell()
+        else:
+            self._telling = loop.call_later(wait_s, self._tell)
+
+    def _tell(self) -> None:
+        self._telling = None
+        self._told = asyncio.get_running_loop().time()
         for event in self._listeners:
             event.set()
 
@@ -94,11 +116,14 @@ class Replica:
         """What is to be done now. The same object until something changes. Empty before the first snapshot."""
         if self._plan is None:
             held = {*self.parked, *self.broken}
+            began = time.perf_counter()
             self._plan = (
                 Plan()
                 if self.cursor is None
                 else plan(self.trees, device=self.device_name, date=self.today(), held=held)
             )
+            took_s = time.perf_counter() - began
+            self._rest_s = min(MAX_REST_S, _REST_SHARE * took_s) if took_s > _QUICK_S else 0.0
         return self._plan
 
     @property

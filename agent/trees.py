@@ -166,7 +166,9 @@ class Trees:
         synced: The last state on which the two agreed (the merge base), aspect by aspect.
         tombstones: The version of each remote deletion of a node that the disk or the merge base still has.
         unannounced: Directories that another device deleted and that had to stay: they are told to nobody.
-        dirty: Ids whose three states may differ. All others are equal in all three trees.
+        dirty: Ids whose three states may differ. All others are equal in all three trees, or are in `unread`.
+        unread: Local files whose content is not known. Those that only the disk has are not `dirty`: nothing can be
+            decided of them yet, and there may be very many.
     """
 
     def __init__(self) -> None:
@@ -176,6 +178,7 @@ class Trees:
         self.tombstones: dict[UUID, int] = {}
         self.unannounced: set[UUID] = set()
         self.dirty: set[UUID] = set()
+        self.unread: set[UUID] = set()
 
     def touch(self, node_ids: Iterable[UUID]) -> None:
         """Look at these ids again: dirty where the trees differ, clean where they agree."""
@@ -185,7 +188,10 @@ class Trees:
                 self.local.get(node_id),
                 self.synced.get(node_id),
             )
-            if same(remote, local) and same(remote, synced):
+            is_unread = local is not None and local.is_unhashed
+            (self.unread.add if is_unread else self.unread.discard)(node_id)
+            is_undecided = is_unread and remote is None and synced is None
+            if is_undecided or (same(remote, local) and same(remote, synced)):
                 self.dirty.discard(node_id)
             else:
                 self.dirty.add(node_id)
@@ -193,4 +199,5 @@ class Trees:
     def touch_all(self) -> None:
         """Look at every id again, as after loading."""
         self.dirty.clear()
+        self.unread.clear()
         self.touch({*self.remote.nodes, *self.local.nodes, *self.synced.nodes})
