@@ -167,7 +167,7 @@ class Folder:
             not self.looker.is_looking
             and replica.in_flight is None
             and not replica.is_behind
-            and not replica.trees.unread
+            and self.hasher.is_done
             and replica.plan().is_empty
         )
 

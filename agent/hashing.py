@@ -60,6 +60,7 @@ class Hasher:
         self._busy: set[UUID] = set()
         self._tries: dict[UUID, int] = {}
         self._not_before: dict[UUID, float] = {}
+        self._unreadable: set[UUID] = set()
         self._stopping = False
 
     def _waiting(self, *, large: bool) -> list[Node]:
@@ -75,6 +76,11 @@ class Hasher:
             if largest is not None and largest.size > _GROUP_SIZE_BYTES:
                 return [largest]
         return heapq.nsmallest(_GROUP_FILES, nodes, key=_size)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every file that can be read was read."""
+        return self._replica.trees.unread <= self._unreadable
 
     def is_filling(self) -> bool:
         """Whether small files are about to be known that were not looked at before, so that a commit gains by waiting."""
@@ -171,6 +177,7 @@ class Hasher:
                 digest = manifest_digest(read.content.chunks)
                 batch.local[node_id] = replace(read.job.node, digest=digest)
                 batch.manifests[digest] = read.content
+                self._unreadable.discard(node_id)
                 self._tries.pop(node_id, None)
                 self._not_before.pop(node_id, None)
             if batch.local:
@@ -182,6 +189,7 @@ class Hasher:
         tries = self._tries[node_id] = self._tries.get(node_id, 0) + 1
         self._not_before[node_id] = asyncio.get_running_loop().time() + next_delay_s(tries, 0.5)
         if read.error is not None:
+            self._unreadable.add(node_id)
             path = printable(read.job.path)
             self._replica.problems[path] = Problem(path, "unreadable", read.error)
         self._hint(read.job.path.rpartition("/")[0])
