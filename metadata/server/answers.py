@@ -95,6 +95,11 @@ def in_time(handler: Handler, timeout_s: float = CALL_TIMEOUT_S) -> Handler:
 @web.middleware
 async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn every error into an answer, count it, and say so in one line of the log."""
+    with request.app[SERVICES].in_hand:
+        return await _answer(request, handler)
+
+
+async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     loop = asyncio.get_running_loop()
     began_s = loop.time()
     extra: dict[str, Any] = {}

@@ -25,7 +25,10 @@ from metadata.server.metrics import Metrics
 from metadata.server.services import POOL_SIZE, SERVICES, Services
 from metadata.server.settings import Settings
 
-SHUTDOWN_TIMEOUT_S: Final = 15.0
+STOP_TIMEOUT_S: Final = 15.0
+CANCEL_TIMEOUT_S: Final = 2.0
+"""What is still in hand after `STOP_TIMEOUT_S` (a snapshot for a slow reader) is cancelled, and gets so long to end."""
+
 PUBLISHER_IDLE_CLOSE_S: Final = 30.0
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -97,7 +100,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     tls = _tls_context(settings.tls)
     async with open_services(settings) as services:
         runner = web.AppRunner(
-            make_app(services), access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S, auto_decompress=False
+            make_app(services), access_log=None, shutdown_timeout=CANCEL_TIMEOUT_S, auto_decompress=False
         )
         try:
             await _listen_on(runner, settings, tls)
@@ -105,6 +108,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             async with _background(services):
                 await stop.wait()
                 services.stopping.set()
+                for site in list(runner.sites):
+                    await site.stop()
+                await services.in_hand.wait_empty(STOP_TIMEOUT_S)
         finally:
             await runner.cleanup()
     log.info("metadata_server.stopped")

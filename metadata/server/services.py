@@ -11,6 +11,7 @@ from metadata.accounts import Passwords
 from metadata.catch_up import CatchUp
 from metadata.registry import Registry
 from metadata.server.follower import Follower
+from metadata.server.in_hand import InHand
 from metadata.server.metrics import Metrics
 from metadata.server.settings import Settings
 from metadata.server.tries import Tries
@@ -43,6 +44,7 @@ class Services:
     streams: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(STREAMS_AT_ONCE))
     uploads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(UPLOADS_AT_ONCE))
     stores: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(STORES_AT_ONCE))
+    in_hand: InHand = field(default_factory=InHand)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
 

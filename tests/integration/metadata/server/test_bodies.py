@@ -69,7 +69,9 @@ async def test_what_is_past_its_time_is_swept(own_house):
     device = await house.link(await house.person())
     for body in (b"old", b"new"):
         await house.call("PUT", name_of(body), device, data=body)
-    await sql(house, "UPDATE staged_bodies SET staged_at = now() - interval '25 hours' WHERE body = $1", b"old")
+    await sql(
+        house, "UPDATE staged_bodies SET staged_at = now() - interval '25 hours' WHERE body = $1", b"old"
+    )
     user_id = uuid.UUID(device.session["user_id"])
     for age in ("1 hour", "-1 hour"):
         await sql(house, "INSERT INTO chunk_proofs VALUES ($1, $2, now() - $3::text::interval)",

@@ -3,6 +3,7 @@
 import uuid
 from contextlib import aclosing
 
+import aiohttp
 import msgpack
 import pytest
 
@@ -53,7 +54,11 @@ class Tree:
         return Cursor(1, seq, self.chains[seq])
 
     async def changes(self, epoch, after, chain):
-        query = {"epoch": str(epoch), "after": str(after), "chain": chain if isinstance(chain, str) else chain.hex()}
+        query = {
+            "epoch": str(epoch),
+            "after": str(after),
+            "chain": chain if isinstance(chain, str) else chain.hex(),
+        }
         return await self.house.call("GET", f"/v1/workspaces/{self.id}/changes", self.device, params=query)
 
     async def snapshot(self):
@@ -96,7 +101,9 @@ async def test_changes_come_in_pages_whatever_the_entries_weigh(tree):
         [10, PAGE_SIZE_BYTES, PAGE_SIZE_BYTES - 10, 20, 3 * PAGE_SIZE_BYTES, 5], 1)]  # fmt: skip
     entries += [b"small"] * 600
     await tree.journal(*entries)
-    workspace = (await tree.house.services.registry.workspaces_of(uuid.UUID(tree.device.session["user_id"])))[0]
+    workspace = (await tree.house.services.registry.workspaces_of(uuid.UUID(tree.device.session["user_id"])))[
+        0
+    ]
     async with aclosing(tree.house.services.catch_up.changes(workspace, 0)) as pieces:
         sizes = [len(piece) async for piece in pieces]
     assert max(sizes) <= 3 * PAGE_SIZE_BYTES + 10
@@ -135,7 +142,7 @@ async def test_a_cursor_that_is_none_is_a_bad_request(tree, epoch, after, chain)
 async def test_a_journal_with_a_hole_breaks_the_stream_off(tree):
     await tree.journal(b"one", b"two", b"three")
     await sql(tree.house, "DELETE FROM journal WHERE workspace_id = $1 AND seq = 2", tree.id)
-    with pytest.raises((ConnectionError, OSError, Exception), match=r"payload|peer|transfer|disconnect"):
+    with pytest.raises(aiohttp.ClientError):
         await tree.changes(1, 1, tree.chains[1])
 
 
@@ -190,7 +197,9 @@ async def test_a_snapshot_is_of_one_instant(tree):
         unpacker = msgpack.Unpacker()
         unpacker.feed(await anext(pieces))
         await tree.node("later")
-        await sql(tree.house, "UPDATE nodes SET deleted = true WHERE workspace_id = $1 AND name = '0'", tree.id)
+        await sql(
+            tree.house, "UPDATE nodes SET deleted = true WHERE workspace_id = $1 AND name = '0'", tree.id
+        )
         await tree.journal(b"two")
         async for piece in pieces:
             unpacker.feed(piece)

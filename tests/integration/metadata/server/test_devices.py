@@ -2,6 +2,7 @@
 
 import uuid
 from datetime import datetime
+from functools import partial
 
 import aio_pika
 import aiormq
@@ -60,7 +61,7 @@ async def test_every_one_of_many_young_connections_is_closed(house):
         opened = [await connect(lost) for _ in range(3)]
         assert (await house.call("DELETE", f"/v1/devices/{lost.id}", device)).status == 204
         for connection in opened:
-            await wait_until(lambda c=connection: has_ended(c), "the end of a connection")
+            await wait_until(partial(has_ended, connection), "the end of a connection")
 
 
 async def test_a_device_unlinks_itself(house):

@@ -5,6 +5,7 @@ import uuid
 
 import pytest
 
+import metadata.server.follower
 from broker import topology
 from broker.errors import Unavailable
 from broker.management import Management, hash_password
@@ -124,7 +125,9 @@ async def test_a_broker_that_was_lost_and_came_back_empty_is_built_anew(own_hous
         rabbitmq_server.call("DELETE", f"/api/users/{device.id}")
     assert await own_house.services.follower.compare() == 5
 
-    assert {topology.REQUESTS, topology.DEAD, *(each.queue for each in devices)} == set(await own_house.queues())
+    assert {topology.REQUESTS, topology.DEAD, *(each.queue for each in devices)} == set(
+        await own_house.queues()
+    )
     assert revoked.id not in await own_house.users()
     for device in devices:
         async with await connect(device) as connection:
@@ -196,14 +199,23 @@ async def test_the_loop_mends_when_poked_and_outlives_a_broker_that_is_away(own_
         loop.cancel()
 
 
-async def test_a_broker_that_is_away_is_unavailable_and_the_loop_goes_on(own_house):
-    away = Management("http://nobody:nothing@127.0.0.1:9", own_house.vhost)
-    async with away:
+async def test_a_broker_that_is_away_is_unavailable_and_the_loop_tries_again(own_house, monkeypatch):
+    monkeypatch.setattr(metadata.server.follower, "RETRY_EVERY_S", 0.01)
+    tries = 0
+
+    class Away(Management):
+        async def ensure_topology(self):
+            nonlocal tries
+            tries += 1
+            await super().ensure_topology()
+
+    async with Away("http://nobody:nothing@127.0.0.1:9", own_house.vhost) as away:
         follower = Follower(own_house.services.registry, away)
         with pytest.raises(Unavailable):
             await follower.follow(uuid.uuid4())
         loop = asyncio.create_task(follower.run())
-        done, _ = await asyncio.wait([loop], timeout=0.5)
-        loop.cancel()
-        assert not done
-        assert not follower.healthy
+        try:
+            await wait_until(lambda: tries >= 3, "a third try")
+            assert not follower.healthy
+        finally:
+            loop.cancel()

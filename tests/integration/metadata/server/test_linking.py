@@ -6,9 +6,9 @@ from dataclasses import replace
 import aiormq
 import pytest
 import structlog
+
 from broker.errors import Unavailable
 from broker.management import Management
-
 from metadata.server.follower import Follower
 from tests.integration.metadata.server.house import (
     PASSWORD,
@@ -45,8 +45,10 @@ async def test_a_session_says_all_that_the_protocol_names(house):
         "device_secret", "amqp_password",
     }  # fmt: skip
     assert session["email"] == email
-    assert "@" not in session["amqp_url"] and session["amqp_url"].endswith(house.vhost)
-    assert session["queue"].startswith("device.") and len(session["queue"]) == 39
+    assert "@" not in session["amqp_url"]
+    assert session["amqp_url"].endswith(house.vhost)
+    assert session["queue"].startswith("device.")
+    assert len(session["queue"]) == 39
     [workspace] = session["workspaces"]
     assert workspace.keys() == {"workspace_id", "name", "role", "owner", "epoch", "seq", "chain"}
     assert (workspace["name"], workspace["role"], workspace["owner"]) == ("photos", "owner", email)
@@ -153,7 +155,8 @@ async def test_a_session_closes_what_was_open_and_lets_the_device_consume_anew(h
     await consume(silent, device.queue)
     answer = await house.call("POST", "/v1/session", device)
     assert answer.status == 200
-    assert "device_secret" not in answer.json and "amqp_password" not in answer.json
+    assert "device_secret" not in answer.json
+    assert "amqp_password" not in answer.json
     await wait_until(lambda: has_ended(silent), "the end of the connection that was cut off silently")
     async with await connect(device) as connection:
         await consume(connection, device.queue)
