@@ -61,6 +61,11 @@ class Fetcher:
         self._staged: dict[UUID, tuple[Node, Staged]] = {}
         self._busy: set[UUID] = set()
 
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is staged, or being placed."""
+        return not (self._staged or self._busy or self._replica.intent)
+
     # --- starting
 
     async def recover(self) -> None:
@@ -138,7 +143,12 @@ class Fetcher:
         stale = [node_id for node_id in self._staged if node_id not in wanted and node_id not in self._busy]
         if stale:
             entries = [self._staged.pop(node_id)[1] for node_id in stale]
-            await asyncio.to_thread(self._stager.discard, entries)
+            self._busy.update(stale)  # nothing is staged at these paths meanwhile
+            try:
+                await asyncio.to_thread(self._stager.discard, entries)
+            finally:
+                self._busy.difference_update(stale)
+                self._replica.notify()
 
     def _report(self, error: Exception) -> None:
         replica = self._replica

@@ -168,6 +168,7 @@ class Folder:
             and replica.in_flight is None
             and not replica.is_behind
             and self.hasher.is_done
+            and self.fetcher.is_done
             and replica.plan().is_empty
         )
 
