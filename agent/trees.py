@@ -84,6 +84,7 @@ def same(one: Node | None, other: Node | None) -> bool:
 class Tree:
     """Nodes by identity, with the names in each directory. The root has the id `ROOT` and is no node.
 
+    Two nodes may claim one name (the merge base is learned node by node): the one that came last is found by it.
     Not safe for use from two threads.
     """
 
@@ -146,8 +147,9 @@ class Tree:
         for node_id in changes:
             old = self.nodes.pop(node_id, None)
             if old is not None:
-                names = self._names[old.parent_id]
-                if names.get(old.name) == node_id:
+                # Another node may have this name by now: a merge base, learned node by node, can be between two trees.
+                names = self._names.get(old.parent_id)
+                if names is not None and names.get(old.name) == node_id:
                     del names[old.name]
                     if not names:
                         del self._names[old.parent_id]
