@@ -426,9 +426,11 @@ def dependencies(changes: Iterable[Change]) -> dict[UUID, set[UUID]]:
     return needs
 
 
-def closure(start: Iterable[UUID], needs: Mapping[UUID, Iterable[UUID]]) -> set[UUID]:
-    """`start`, and all that it needs, directly or not."""
-    found: set[UUID] = set()
+def closure(
+    start: Iterable[UUID], needs: Mapping[UUID, Iterable[UUID]], found: set[UUID] | None = None
+) -> set[UUID]:
+    """`start`, and all that it needs, directly or not; added to `found`, which is closed already, where that is given."""
+    found = set() if found is None else found
     stack = list(start)
     while stack:
         node_id = stack.pop()
@@ -460,16 +462,22 @@ def select(
     needs = dependencies(by_id.values())
     if commit_of is not None:
         _bind_commits(by_id, needs, commit_of)
-    ready = {node_id for node_id, change in by_id.items() if is_ready(change)}
+    blocked = closure((n for n, change in by_id.items() if not is_ready(change)), _reversed(needs))
     chosen: set[UUID] = set()
     for node_id in by_id:
         if len(chosen) >= limit:
             break
-        if node_id in ready and node_id not in chosen:
-            group = closure([node_id], needs)
-            if group <= ready:
-                chosen |= group
+        if node_id not in blocked:
+            closure([node_id], needs, chosen)
     return [change for node_id, change in by_id.items() if node_id in chosen]
+
+
+def _reversed(needs: Mapping[UUID, Iterable[UUID]]) -> dict[UUID, list[UUID]]:
+    needed_by: dict[UUID, list[UUID]] = {}
+    for node_id, needed in needs.items():
+        for other in needed:
+            needed_by.setdefault(other, []).append(node_id)
+    return needed_by
 
 
 def _bind_commits(
