@@ -90,7 +90,7 @@ class _Work:
         self.contents: dict[UUID, Whole] = {}
         self.chunks: dict[bytes, int] = {}
         self._whole_at: dict[int, Whole] = {}
-        self._revived_by: dict[int, Operation] = {}
+        self._told_as: dict[int, Operation] = {}
         self._puts = Counter(op.node_id for op in operations if isinstance(op, Put))
         self._missing_left = MAX_MISSING_HASHES
 
@@ -114,7 +114,7 @@ class _Work:
             case Move():
                 self._move(index, op)
             case SetAttributes():
-                self._set_attributes(op)
+                self._set_attributes(index, op)
             case Delete():
                 self.draft.delete(index, op, self._known(op.node_id))
             case _ as never:
@@ -144,15 +144,18 @@ class _Work:
             if told is None:
                 self._refuse(index, op, ConflictCode.BASE_GONE)
                 return
-            self._revived_by[index] = told
+            self._told_as[index] = told
         self._place(index, op)
 
-    def _set_attributes(self, op: SetAttributes) -> None:
+    def _set_attributes(self, index: int, op: SetAttributes) -> None:
+        """Set what the node's kind has: all who follow must come to the same values."""
         node = self._known(op.node_id)
-        mtime_ns = node.mtime_ns if op.mtime_ns is None else op.mtime_ns
-        self.draft.changed[op.node_id] = replace(
-            node, mode=op.mode, mtime_ns=mtime_ns, version=self.draft.seq
-        )
+        mode = op.mode if node.kind in (Kind.FILE, Kind.DIRECTORY) else 0
+        mtime_ns = op.mtime_ns if node.kind in (Kind.FILE, Kind.SYMLINK) else None
+        self._told_as[index] = replace(op, mode=mode, mtime_ns=mtime_ns)
+        if mtime_ns is None:
+            mtime_ns = node.mtime_ns
+        self.draft.changed[op.node_id] = replace(node, mode=mode, mtime_ns=mtime_ns, version=self.draft.seq)
 
     # --- content
 
@@ -212,7 +215,7 @@ class _Work:
     def _tell(self, index: int, op: Operation) -> Operation:
         if isinstance(op, Put) and not self._can_follow(op):
             return replace(op, content=decode_content(self._whole_at[index].manifest))
-        return self._revived_by.get(index, op)
+        return self._told_as.get(index, op)
 
     def _can_follow(self, op: Put) -> bool:
         """Whether a follower has, before this commit and throughout it, what the content is written against."""

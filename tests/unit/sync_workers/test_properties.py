@@ -19,13 +19,23 @@ FILES = ["f", "g", "h"]
 DIRECTORIES = ["d", "e", "c"]
 NODES = FILES + DIRECTORIES
 PARENTS = ["/", *DIRECTORIES]
-NAMES = ["one", "two", "three"]
+NAMES = ["one", "two", "three", "four", "five"]
 
-bases = st.sampled_from([STANDING] * 12 + [None, 1, 2])
+BEGINNING = [
+    mkdir("d", "one"),
+    mkdir("e", "two"),
+    mkdir("c", "one", "d"),
+    put("f", "three"),
+    put("g", "two", "d", "ab"),
+    put("h", "one", "e", "ba"),
+]
+
+bases = st.sampled_from([STANDING] * 30 + [None, 1, 2])
 contents = st.one_of(
     st.text("abc", max_size=3),
     st.builds(copy, st.sampled_from(FILES)),
-    st.builds(splice, st.just(0), st.sampled_from([0, 1]), st.just("a"), st.sampled_from(["a", "ab", "aa"])),
+    st.just(splice(0, 1, "a", "a")),
+    st.just(splice(0, 1, "c", "cb")),
 )
 operations = st.one_of(
     st.builds(put, st.sampled_from(FILES), st.sampled_from(NAMES), st.sampled_from(PARENTS), contents, bases),
@@ -36,13 +46,24 @@ operations = st.one_of(
         lambda pair: lambda world: _delete_knowing(world, *pair)
     ),
 )
-commits = st.lists(operations, min_size=1, max_size=5)
+commits = st.lists(operations, min_size=1, max_size=3)
 histories = st.lists(commits, min_size=1, max_size=10)
 
 
 def _delete_knowing(world: World, node: str, below: set[str]) -> Operation:
-    known = [name for name in below if world.id(name) in world.nodes]
+    live = {name for name in NODES if not world.nodes[world.id(name)].deleted}
+    known = sorted(below & live - {node})
     return delete(node, *known)(world)
+
+
+async def begin(store: MemoryStore) -> World:
+    """The cast, with three directories and three files."""
+    world = await World.make(store)
+    await world.look()
+    [outcome] = await world.submit(world.request([say(world) for say in BEGINNING]))
+    assert isinstance(outcome, Accepted)
+    await world.look()
+    return world
 
 
 def run(play: Callable[[], Coroutine[object, object, None]]) -> None:
@@ -66,7 +87,7 @@ def check_tree(world: World) -> None:
 @given(histories)
 def test_the_tree_stays_a_tree_and_the_journal_tells_it(history: list[list[Say]]) -> None:
     async def play() -> None:
-        world = await World.make(MemoryStore())
+        world = await begin(MemoryStore())
         for says in history:
             before = await world.tree()
             submission = world.request([say(world) for say in says])
@@ -88,8 +109,7 @@ def test_the_tree_stays_a_tree_and_the_journal_tells_it(history: list[list[Say]]
 def test_a_batch_is_its_requests_in_order(history: list[list[Say]], cut: int) -> None:
     async def play() -> None:
         store = MemoryStore()
-        world = await World.make(store)
-        await world.look()
+        world = await begin(store)
         for says in history[:cut]:
             await world.submit(world.request([say(world) for say in says]))
             await world.look()
