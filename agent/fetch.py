@@ -34,6 +34,8 @@ log = structlog.get_logger()
 
 SMALL_SIZE_BYTES: Final = 16 * 1024 * 1024
 LINGER_LOOK_S: Final = 5.0
+PLACE_AT_ONCE: Final = 5_000
+"""About how many nodes go into one placing; a larger commit still goes whole."""
 
 _GROUP_SIZE_BYTES: Final = 64 * 1024 * 1024
 _GROUP_FILES: Final = 4_000
@@ -134,7 +136,7 @@ class Fetcher:
             await self._agree(plan.agreed)
             return True
         await self._drop_stale(plan)
-        ready = select(plan.place, limit=10**9, is_ready=self._is_ready, commit_of=self._commit_of)
+        ready = select(plan.place, limit=PLACE_AT_ONCE, is_ready=self._is_ready, commit_of=self._commit_of)
         return await self._place(plan, ready) if ready else None
 
     async def _drop_stale(self, plan: Plan) -> None:

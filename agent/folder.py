@@ -18,7 +18,7 @@ from agent.home import Credential, FolderRecord
 from agent.index import Batch, Index
 from agent.look import Looker
 from agent.marker import Marker, read_marker, write_marker
-from agent.receive import Receiver
+from agent.receive import QUEUE_WAIT_S, Receiver
 from agent.replica import Replica
 from agent.scan import RootGone
 from agent.service import Service
@@ -58,7 +58,7 @@ class Folder:
         self.replica = replica
         self.looker = Looker(replica, new_node_id)
         self.hasher = Hasher(replica, self.looker.hint)
-        self.receiver = Receiver(replica, service)
+        self.receiver = Receiver(replica, service, lambda: self.looker.hint("", deep=True))
         self.uploader = Uploader(replica, transfer, self.looker.hint, may_run)
         self.committer = Committer(
             replica, self.uploader, self.receiver, publisher, service, may_run, self._is_filling
@@ -144,8 +144,13 @@ class Folder:
             log.error("message.refused", workspace_id=str(self.replica.workspace_id), error=str(error))
             self.receiver.ask()
 
-    def compare_head(self, head: Cursor) -> None:
-        """The service has told where its journal stands: ask for what is missing."""
+    def compare_head(self, head: Cursor, wait_s: float = QUEUE_WAIT_S) -> None:
+        """The service has told where its journal stands: see to what is missing.
+
+        Args:
+            head: As told.
+            wait_s: What has not come out of the device's own queue after so long is asked for.
+        """
         cursor = self.replica.cursor
         if (
             cursor is None
@@ -154,8 +159,10 @@ class Folder:
             or cursor.chain != head.chain
         ):
             self.replica.tell_head(head)
-            if cursor is None or cursor.seq <= head.seq or cursor.epoch != head.epoch:
+            if cursor is None or cursor.seq == head.seq or cursor.epoch != head.epoch:
                 self.receiver.ask()
+            elif cursor.seq < head.seq:
+                self.receiver.expect(wait_s)
 
     # --- for people
 

@@ -4,7 +4,7 @@ A notice is a hint. It is believed when its entries chain on from the cursor; el
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -25,19 +25,24 @@ log = structlog.get_logger()
 PREDECESSOR_WAIT_S: Final = 0.2
 """How long a notice that came early waits for the one before it."""
 
+QUEUE_WAIT_S: Final = 2.0
+"""How long what is known to be missing may take to come out of the device's own queue."""
+
 _ENTRIES_AT_ONCE: Final = 200
 
 
 class Receiver:
     """Keeps one folder's remote tree with the journal."""
 
-    def __init__(self, replica: Replica, service: Service) -> None:
+    def __init__(self, replica: Replica, service: Service, look_at_all: Callable[[], None]) -> None:
         self._replica = replica
+        self._look_at_all = look_at_all
         self._service = service
         self._taking = asyncio.Lock()
         self._early: dict[int, bytes] = {}
         self._behind = asyncio.Event()
         self._answered = asyncio.Event()
+        self._expecting: asyncio.TimerHandle | None = None
 
     @property
     def answered(self) -> asyncio.Event:
@@ -47,6 +52,28 @@ class Receiver:
     def ask(self) -> None:
         """Ask the metadata server for what is missing, soon."""
         self._behind.set()
+
+    def expect(self, wait_s: float = QUEUE_WAIT_S) -> None:
+        """The journal goes on after the cursor: ask for the rest once it has stopped coming for `wait_s`."""
+        loop, cursor = asyncio.get_running_loop(), self._replica.cursor
+        if cursor is None:
+            self.ask()
+            return
+        if self._expecting is not None:
+            if self._expecting.when() <= loop.time() + wait_s:
+                return
+            self._expecting.cancel()
+        self._expecting = loop.call_later(wait_s, self._ask_if_quiet, cursor.seq)
+
+    def _ask_if_quiet(self, seq: int) -> None:
+        self._expecting = None
+        cursor = self._replica.cursor
+        if not self._replica.is_behind:
+            return
+        if cursor is not None and cursor.seq > seq:
+            self.expect()
+        else:
+            self.ask()
 
     async def run(self) -> None:
         """Catch up whenever something is missing. Runs until cancelled."""
@@ -62,6 +89,7 @@ class Receiver:
             except CursorUnknown:
                 log.warning("cursor.distrusted", workspace_id=str(self._replica.workspace_id))
                 await self._replica.distrust()
+                self._look_at_all()
                 self._behind.set()
             except Retryable as error:
                 log.info("changes.delayed", workspace_id=str(self._replica.workspace_id), error=str(error))
@@ -89,11 +117,12 @@ class Receiver:
             self.ask()
             return
         await self._take_early(notice.head)
-        if replica.is_behind:
-            asyncio.get_running_loop().call_later(PREDECESSOR_WAIT_S, self._ask_if_behind)
+        if self._early:
+            missing = replica.cursor.seq + 1
+            asyncio.get_running_loop().call_later(PREDECESSOR_WAIT_S, self._ask_if_missing, missing)
 
-    def _ask_if_behind(self) -> None:
-        if self._replica.is_behind:
+    def _ask_if_missing(self, seq: int) -> None:
+        if self._replica.cursor is None or self._replica.cursor.seq < seq:
             self.ask()
 
     async def _take_early(self, head: Cursor) -> None:
@@ -108,6 +137,7 @@ class Receiver:
                 del self._early[seq]
             if len(self._early) > _ENTRIES_AT_ONCE:
                 self._early.clear()
+                self.ask()
             if not entries:
                 return
             if cursor.seq + len(entries) == head.seq and _chain(cursor.chain, entries) != head.chain:

@@ -125,6 +125,25 @@ async def test_a_lost_database_deletes_nothing_and_makes_no_conflicts(tmp_path: 
     await desktop.stop()
 
 
+async def test_a_restored_service_deletes_nothing(tmp_path: Path) -> None:
+    """The service comes back from a backup, under a new epoch: what it has forgotten is told to it again."""
+    world, laptop, desktop = await two(tmp_path)
+    laptop.write("old.txt", "old")
+    await world.settle()
+    backup = world.backup()
+    laptop.write("new.txt", "new")
+    laptop.write("old.txt", "newer")
+    await world.settle()
+    world.restore(backup)
+    for device in (laptop, desktop):
+        device.folder.compare_head(world.head)
+    await world.settle()
+    assert laptop.tree() == desktop.tree()
+    assert sorted({laptop.read(path) for path in laptop.tree()}) == [b"new", b"newer"]
+    await laptop.stop()
+    await desktop.stop()
+
+
 async def test_a_vanished_folder_is_no_deletion(tmp_path: Path) -> None:
     world, laptop, desktop = await two(tmp_path)
     laptop.write("precious.txt", "precious")

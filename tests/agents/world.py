@@ -7,12 +7,15 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import pickle
 import stat
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 from uuid import UUID, uuid4
+
+import msgspec
 
 from agent.folder import Folder
 from agent.home import Credential, FolderRecord
@@ -93,6 +96,18 @@ class World:
     def head(self) -> Cursor:
         """Where the journal stands."""
         return self.store.workspaces[self.workspace_id].head
+
+    def backup(self) -> bytes:
+        """What the service holds now."""
+        return pickle.dumps(self.store)
+
+    def restore(self, backup: bytes) -> None:
+        """Put a backup in place, under a new epoch."""
+        self.store = pickle.loads(backup)  # our own bytes
+        workspace = self.store.workspaces[self.workspace_id]
+        self.store.workspaces[self.workspace_id] = msgspec.structs.replace(
+            workspace, epoch=workspace.epoch + 1
+        )
 
     async def commit(self, device_id: UUID, body: bytes) -> None:
         """What a sync worker does with a request."""
@@ -300,7 +315,9 @@ class Line:
     async def missing(self, workspace_id: UUID, hashes: Sequence[bytes]) -> set[bytes]:
         await asyncio.sleep(0)
         self._check()
-        return {hash_ for hash_ in hashes if hash_ not in self.world.chunks}
+        store = self.world.store
+        usable = {hash_ for _, hash_ in store.proofs | store.workspace_chunks}
+        return {hash_ for hash_ in hashes if hash_ not in usable}
 
     async def upload(
         self,
