@@ -1,0 +1,24 @@
+"""One service for all end-to-end tests of a session; each test has an account of its own."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.stack import Pair, Stack, running_stack
+
+
+@pytest.fixture(scope="session")
+def running() -> Iterator[Stack]:
+    """The session's service."""
+    with running_stack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def pair(running: Stack) -> Iterator[Pair]:
+    """A new account with two running devices; whatever agents run at the test's end are killed."""
+    yield running.add_pair()
+    for device in running.devices:
+        if device.process is not None:
+            device.kill()
+    running.devices.clear()
