@@ -5,8 +5,8 @@ put in place together, once all of it is staged.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Final, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Final
 from uuid import UUID
 
 import msgspec
@@ -16,6 +16,7 @@ from agent import place
 from agent.chunk import matches
 from agent.errors import is_disk_full
 from agent.filesystem import STAGE
+from agent.finish import finish, in_thread
 from agent.index import Batch, Print
 from agent.patience import Patience
 from agent.place import Intent, Outcome, Staged
@@ -40,8 +41,6 @@ PLACE_AT_ONCE: Final = 5_000
 _GROUP_SIZE_BYTES: Final = 64 * 1024 * 1024
 _GROUP_FILES: Final = 4_000
 _RETRY_BROKEN_S: Final = 60.0
-
-T = TypeVar("T")
 
 
 class Fetcher:
@@ -147,7 +146,7 @@ class Fetcher:
             entries = [self._staged.pop(node_id)[1] for node_id in stale]
             self._busy.update(stale)  # nothing is staged at these paths meanwhile
             try:
-                await asyncio.to_thread(self._stager.discard, entries)
+                await in_thread(self._stager.discard, entries)
             finally:
                 self._busy.difference_update(stale)
                 self._replica.notify()
@@ -433,7 +432,7 @@ class Fetcher:
             replica.intent = encode(intent)
             batch.columns["intent"] = replica.intent
             await replica.index.write(replica.key, batch)
-            return await _finish(self._carry_out(intent, remote))
+            return await finish(self._carry_out(intent, remote))
 
     def _staged_for(self, changes: Iterable[Change]) -> Callable[[UUID], Staged | None]:
         fills = {change.node_id for change in changes if change.fills}
@@ -445,7 +444,7 @@ class Fetcher:
         return staged
 
     async def _carry_out(self, intent: Intent, remote: dict[UUID, Node | None] | dict[UUID, Node]) -> bool:
-        outcome = await asyncio.to_thread(place.carry_out, self._replica.root, intent)
+        outcome = await in_thread(place.carry_out, self._replica.root, intent)
         await self._settle(intent, outcome, remote)
         for path in outcome.look_again:
             self._hint(path)
@@ -459,7 +458,7 @@ class Fetcher:
         left = [
             s.staged for s in intent.steps if s.staged is not None and s.node.node_id not in outcome.placed
         ]
-        await asyncio.to_thread(self._stager.discard, left)
+        await in_thread(self._stager.discard, left)
         for step in intent.steps:
             node_id = step.node.node_id
             self._staged.pop(node_id, None)
@@ -523,17 +522,3 @@ def _looks_alike(one: Node, other: Node) -> bool:
         other.mode,
         other.mtime_ns,
     )
-
-
-async def _finish(work: Awaitable[T]) -> T:
-    """What has begun to change the disk is finished, whoever cancels meanwhile."""
-
-    async def whole() -> T:
-        return await work
-
-    task = asyncio.create_task(whole(), name="finish placing")
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await task
-        raise

@@ -1,6 +1,5 @@
 """Bring new content to the stage, `.hutch/stage`: from the old file where it has it, from the gateway where not."""
 
-import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -9,6 +8,7 @@ from uuid import UUID
 
 from agent.chunk import read_chunk
 from agent.filesystem import STAGE, Root, sync_everything, sync_fd
+from agent.finish import in_thread
 from agent.place import Staged
 from agent.plan import Change
 from agent.transfer import Transfer
@@ -63,7 +63,7 @@ class Stager:
         nodes = [change.after for change in changes if change.after is not None]
         files = [node for node in nodes if node.kind is Kind.FILE]
         try:
-            needed = await asyncio.to_thread(self._begin, nodes, manifests, sources)
+            needed = await in_thread(self._begin, nodes, manifests, sources)
             absent = await self._fetch(needed, on_bytes)
             lost = {
                 node.node_id
@@ -72,10 +72,10 @@ class Stager:
             }
             kept = [node for node in nodes if node.node_id not in lost]
             if lost:
-                await asyncio.to_thread(self._discard, [node for node in nodes if node.node_id in lost])
-            return await asyncio.to_thread(self._finish, kept), lost
+                await in_thread(self._discard, [node for node in nodes if node.node_id in lost])
+            return await in_thread(self._finish, kept), lost
         except BaseException:
-            await asyncio.to_thread(self._discard, nodes)
+            await in_thread(self._discard, nodes)
             raise
 
     def discard(self, staged: Iterable[Staged]) -> None:

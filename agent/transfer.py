@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Final, Self, TypeVar
 from uuid import UUID
 
+from agent.finish import in_thread
 from agent.http import Http
 from block_gateway.wire import (
     CONTENT_TYPE,
@@ -196,7 +197,7 @@ class _Reading:
             return
         present = [(chunk, frame) for chunk, frame in frames if frame.header.codec is not Codec.ABSENT]
         if present:
-            await _finish_in_thread(lambda: _sink_frames(present, self.sink))
+            await in_thread(_sink_frames, present, self.sink)
         self.absent.update(frame.header.hash for _, frame in frames if frame.header.codec is Codec.ABSENT)
         del self.wanted[: len(frames)]
         self.on_bytes(sum(chunk.size for chunk, _ in present))
@@ -225,16 +226,6 @@ def _read_frames(group: Sequence[tuple[Chunk, Reader]]) -> list[tuple[Chunk, Fra
 def _sink_frames(frames: Sequence[tuple[Chunk, Frame]], sink: Sink) -> None:
     for chunk, frame in frames:
         sink(chunk, unpack_frame(frame))
-
-
-async def _finish_in_thread(work: Callable[[], None]) -> None:
-    """Run `work` in a thread, and wait for its end even when cancelled: the caller may close its files right after."""
-    running = asyncio.get_running_loop().run_in_executor(None, work)
-    try:
-        await asyncio.shield(running)
-    except asyncio.CancelledError:
-        await asyncio.wait([running])
-        raise
 
 
 async def _persist(attempt: Callable[[], Awaitable[T]]) -> T:
