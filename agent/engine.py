@@ -34,6 +34,8 @@ PREFETCH: Final = 32
 PUBLISHER_IDLE_S: Final = 60.0
 SESSION_TIMEOUT_S: Final = 15.0
 HEADS_EVERY_S: Final = 900.0
+BROKER_WAIT_S: Final = 15.0
+"""How long the broker may take to be reached before what is missing is asked of the metadata server."""
 
 
 class Agent:
@@ -247,7 +249,7 @@ class Agent:
         for workspace in session.workspaces:
             folder = self._folders.get(workspace.workspace_id)
             if folder is not None:
-                folder.compare_head(workspace.cursor)
+                folder.compare_head(workspace.cursor, BROKER_WAIT_S)
 
     async def _on_connected(self) -> None:
         self._changed.set()
