@@ -11,6 +11,7 @@ from uuid import UUID
 
 import structlog
 import watchfiles
+from watchfiles._rust_notify import WatchfilesRustInternalError
 
 from agent.index import Batch
 from agent.patience import jittered
@@ -179,6 +180,12 @@ class Looker:
                     force_polling=polling,
                 ):
                     self._hint_of_events(folder, {path for _, path in changes})
+            except ExceptionGroup as errors:
+                if errors.split(WatchfilesRustInternalError)[1] is not None:
+                    raise
+                # It cannot tell of a name that is no UTF-8, and gives up for good: watch anew, and look meanwhile.
+                log.info("watcher.renewed", workspace_id=str(self._replica.workspace_id))
+                asyncio.get_running_loop().call_later(GONE_LOOK_S + SECOND_LOOK_S, self.hint, "", True)
             except OSError as error:
                 self.watching = False
                 if not polling:
