@@ -217,7 +217,7 @@ class Index:
             "SELECT folder, generation, epoch, seq, chain, number, request, intent FROM folders WHERE workspace_id = ?",
             (workspace_id.bytes,),
         ).fetchone()
-        key = row[0]
+        key, ids = row[0], _Ids()
         state = FolderState(
             key=key,
             generation=row[1],
@@ -225,18 +225,18 @@ class Index:
             number=row[5],
             request=None if row[6] is None else msgspec.msgpack.decode(row[6], type=InFlight),
             intent=row[7],
-            prints={UUID(bytes=r[0]): Print(*r[1:]) for r in db.execute(_SELECT_PRINTS, (key,))},
+            prints={ids[r[0]]: Print(*r[1:]) for r in db.execute(_SELECT_PRINTS, (key,))},
             lingering={
                 r[0]: (r[1], msgspec.msgpack.decode(r[2], type=Print))
                 for r in db.execute(_SELECT_LINGERING, (key,))
             },
         )
-        return state, self._load_trees(key)
+        return state, self._load_trees(key, ids)
 
-    def _load_trees(self, key: int) -> Trees:
+    def _load_trees(self, key: int, ids: "_Ids") -> Trees:
         trees = Trees()
         for number, name in enumerate(_TREES):
-            getattr(trees, name).update({node.node_id: node for node in self._load_nodes(key, number)})
+            getattr(trees, name).update({node.node_id: node for node in self._load_nodes(key, number, ids)})
         rows = self._db.execute("SELECT node_id, version FROM tombstones WHERE folder = ?", (key,))
         trees.tombstones = {UUID(bytes=row[0]): row[1] for row in rows}
         rows = self._db.execute("SELECT node_id FROM unannounced WHERE folder = ?", (key,))
@@ -244,7 +244,7 @@ class Index:
         trees.touch_all()
         return trees
 
-    def _load_nodes(self, key: int, tree: int) -> Iterator[Node]:
+    def _load_nodes(self, key: int, tree: int, ids: "_Ids") -> Iterator[Node]:
         rows = self._db.execute(
             "SELECT node_id, parent_id, name, kind, version, mode, mtime_ns, size, digest, target, content_version FROM nodes"
             " WHERE folder = ? AND tree = ?",
@@ -252,8 +252,8 @@ class Index:
         )
         for row in rows:
             yield Node(
-                node_id=UUID(bytes=row[0]),
-                parent_id=UUID(bytes=row[1]),
+                node_id=ids[row[0]],
+                parent_id=ids[row[1]],
                 name=row[2],
                 kind=Kind(row[3]),
                 version=row[4],
@@ -336,6 +336,14 @@ class Index:
         await self._run(
             self._db.execute, "DELETE FROM manifests WHERE digest NOT IN (SELECT digest FROM nodes)"
         )
+
+
+class _Ids(dict[bytes, UUID]):
+    """One object for each id: every node is named many times over."""
+
+    def __missing__(self, key: bytes) -> UUID:
+        self[key] = value = UUID(bytes=key)
+        return value
 
 
 def cursor_columns(cursor: Cursor) -> dict[str, object]:

@@ -195,8 +195,14 @@ class Trees:
             is_undecided = is_unread and remote is None and synced is None
             if is_undecided or (same(remote, local) and same(remote, synced)):
                 self.dirty.discard(node_id)
+                self._share(node_id, remote)
             else:
                 self.dirty.add(node_id)
+
+    def _share(self, node_id: UUID, remote: Node | None) -> None:
+        """Where all agree, one object stands in all three trees: most nodes do, most of the time."""
+        if remote is not None and node_id in self.local and node_id in self.synced:
+            self.local.nodes[node_id] = self.synced.nodes[node_id] = remote
 
     def touch_all(self) -> None:
         """Look at every id again, as after loading."""
