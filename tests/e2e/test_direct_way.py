@@ -24,14 +24,20 @@ def wait_alike(laptop: Device, desktop: Device) -> None:
     wait_until(lambda: not unlike(), ARRIVAL_S, lambda: f"not the same: {unlike()}")
 
 
+async def wait_committed(running: Stack, email: str, before: int) -> None:
+    """Wait until the journal has gone on."""
+    async with asyncio.timeout(ARRIVAL_S):
+        # The database tells nobody.
+        while await head_of(running, email) == before:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
 async def commit_each(running: Stack, email: str, device: Device, count: int) -> None:
     """Save a file at a time, each a commit of its own."""
     for number in range(count):
         before = await head_of(running, email)
         device.write(f"notes/{number % 10}.txt", f"version {number}\n".encode())
-        async with asyncio.timeout(ARRIVAL_S):
-            while await head_of(running, email) == before:
-                await asyncio.sleep(0.01)  # noqa: ASYNC110
+        await wait_committed(running, email, before)
 
 
 async def test_agents_go_on_without_the_metadata_server(running: Stack, pair: Pair) -> None:
