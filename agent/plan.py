@@ -161,6 +161,7 @@ class _Merge:
         self.held = held
         self.adoptions: list[Adoption] = []
         self.asides: list[KeepAside] = []
+        self.making_room: list[Change] = []
         self._taken: dict[tuple[UUID, str], list[UUID]] = {}
 
     def run(self) -> Plan:
@@ -265,6 +266,22 @@ class _Merge:
                 node_ids = [bystander, *node_ids]
             if len(node_ids) > 1:
                 self._settle_name(place, node_ids)
+        self._merge_unannounced()
+
+    def _merge_unannounced(self) -> None:
+        """A directory that had to stay becomes the new one that the journal wants under its name, or makes room."""
+        for node_id in sorted(self.trees.unannounced & self.still, key=lambda node_id: node_id.int):
+            old = self.trees.local.get(node_id)
+            if old is None or self.target[node_id] is not None:
+                continue
+            wanted = [self.target[other_id] for other_id in self._taken.get(old.place, ())]
+            new = next((node for node in wanted if node is not None), None)
+            if new is None:
+                continue
+            if new.kind is old.kind and new.node_id not in self.trees.local:
+                self.adoptions.append(Adoption(local_id=node_id, remote_id=new.node_id))
+            else:
+                self.making_room.append(Change(old, replace(old, name=self._free_name(*old.place))))
 
     def _bystander(self, place: tuple[UUID, str]) -> UUID | None:
         """A node at that place that nobody has changed."""
@@ -334,7 +351,7 @@ class _Merge:
     # --- the target against each side
 
     def _result(self, dirty: list[UUID]) -> Plan:
-        commit, place, agreed = [], [], []
+        commit, place, agreed = [], [*self.making_room], []
         for node_id in dirty:
             if node_id in self.still:
                 continue

@@ -322,5 +322,18 @@ def _content(
 def _delete(node: Node, remote: Tree, deleted: set[UUID]) -> Delete:
     if node.kind is not Kind.DIRECTORY:
         return Delete(node_id=node.node_id, base_version=node.version)
-    below = [(n.node_id, n.version) for n in remote.below(node.node_id) if n.node_id in deleted]
-    return Delete(node_id=node.node_id, base_version=node.version, subtree=subtree_digest(below))
+    return Delete(
+        node_id=node.node_id,
+        base_version=node.version,
+        subtree=subtree_digest((n.node_id, n.version) for n in _deleted_below(node.node_id, remote, deleted)),
+    )
+
+
+def _deleted_below(node_id: UUID, remote: Tree, deleted: set[UUID]) -> Iterable[Node]:
+    """What goes with a directory. What moves out of it takes along even those below it that are deleted for themselves."""
+    stack = [node_id]
+    while stack:
+        for child in remote.children(stack.pop()):
+            if child.node_id in deleted:
+                yield child
+                stack.append(child.node_id)

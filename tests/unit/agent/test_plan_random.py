@@ -1,6 +1,6 @@
 """The planner on any three trees: it never raises, it loses nothing, and both sides become equal."""
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.agent.twosided import ACTIONS, Person, Run, act_elsewhere, act_here
@@ -57,6 +57,10 @@ quick = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 @quick
 @given(st.lists(change, max_size=5), st.lists(change, max_size=10))
+# What moves out of a deleted directory takes along even what is deleted below it.
+@example([], [("here", "swap", (1, 3, 0)), ("here", "delete", (2, 0, 0)), ("here", "delete", (0, 0, 0))])
+# For a while the merge base has two nodes of one name.
+@example([], [("here", "delete", (0, 0, 0)), ("elsewhere", "swap", (1, 5, 0)), ("here", "edit", (1, 0, 0))])
 def test_two_perturbed_trees_become_equal(base, script) -> None:
     """A tree that both had, then changes on both sides, then everything that the plans say."""
     run = Run()
@@ -70,6 +74,15 @@ def test_two_perturbed_trees_become_equal(base, script) -> None:
 
 @quick
 @given(st.booleans(), st.lists(change | step, max_size=40))
+# A deleted directory has to stay, and a new directory, or a link, wants its name.
+@example(
+    True,
+    [("elsewhere", "replace", (0, 0, 0)), ("agent", "receive", (0, 0, 0)), ("agent", "place", (11, 0, 0))],
+)
+@example(
+    True,
+    [("elsewhere", "replace", (0, 0, 3)), ("agent", "receive", (0, 0, 0)), ("agent", "place", (11, 0, 0))],
+)
 def test_any_interleaving_becomes_equal(begun, script) -> None:
     """People and the agent's own steps in any order: as after crashes, late answers and half-done plans."""
     run = Run()

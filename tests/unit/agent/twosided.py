@@ -239,12 +239,17 @@ class Run:
         after: dict[UUID, Node | None] = {}
         synced: dict[UUID, Node | None] = {}
         trees = self.trees
+        comes = {change.after.place: change.after for change in changes if change.after is not None}
+        stayed: dict[tuple[UUID, str], UUID] = {}
         for change in changes:
             self._check_not_lost(change)
             gone = change.before if change.after is None else None
             if gone is not None and gone.kind is Kind.DIRECTORY and stays(gone):
                 synced[change.node_id] = None
+                stayed[gone.place] = change.node_id
                 trees.unannounced.add(change.node_id)
+        for change in changes:
+            if change.node_id in stayed.values() or self._fails(change, stayed, comes):
                 continue
             local = None if change.after is None else replace(change.after, version=0)
             after[change.node_id] = local
@@ -253,6 +258,18 @@ class Run:
             )
         self.write(local=after, synced=synced)
         self.check_tree(trees.local)
+
+    @staticmethod
+    def _fails(
+        change: Change, stayed: dict[tuple[UUID, str], UUID], comes: dict[tuple[UUID, str], Node]
+    ) -> bool:
+        """Whether something that stayed is in the way of this change, or of what is to hold it."""
+        node, ids = change.after, {other.node_id: other for other in comes.values()}
+        while node is not None:
+            if node.place in stayed:
+                return True
+            node = ids.get(node.parent_id)
+        return False
 
     def _commit_of(self, change: Change) -> int:
         remote = self.trees.remote.get(change.node_id)
