@@ -190,8 +190,8 @@ class Hasher:
         self._not_before[node_id] = asyncio.get_running_loop().time() + next_delay_s(tries, 0.5)
         if read.error is not None:
             self._unreadable.add(node_id)
-            path = printable(read.job.path)
-            self._replica.problems[path] = Problem(path, "unreadable", read.error)
+            path = read.job.path
+            self._replica.problems[path] = Problem(printable(path), "unreadable", read.error)
         self._hint(read.job.path.rpartition("/")[0])
         self._replica.notify()
 

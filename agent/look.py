@@ -126,7 +126,6 @@ class Looker:
 
     async def _take(self, sight: Sight, where: dict[str, bool]) -> None:
         replica = self._replica
-        self._note_problems(sight)
         batch = Batch()
         batch.local, batch.prints = dict(sight.local), dict(sight.prints)
         fresh = [
@@ -137,6 +136,7 @@ class Looker:
         self._try_removals_again(batch)
         if batch.local or batch.prints:
             await replica.write(batch)
+        self._note_problems(sight)
         paths = [path for node_id in fresh if (path := replica.trees.local.path(node_id)) is not None]
         if paths and not where.get(""):
             asyncio.get_running_loop().call_later(SECOND_LOOK_S, self._look_again, paths)
@@ -154,11 +154,13 @@ class Looker:
             self.hint(path, deep=True)
 
     def _note_problems(self, sight: Sight) -> None:
-        known = self._replica.problems
-        for path in [p for p in known if p and p.rpartition("/")[0] in sight.looked]:
-            del known[path]
-        for problem in sight.problems:
-            known[problem.path] = problem
+        """Drop what was wrong with paths that were looked at again, or whose directory has gone."""
+        known, local = self._replica.problems, self._replica.trees.local
+        for path in [path for path in known if path and not path.startswith("\0")]:
+            parent = path.rpartition("/")[0]
+            if parent in sight.looked or (parent and local.find(parent) is None):
+                del known[path]
+        known.update(sight.problems)
 
     # --- watching
 

@@ -14,6 +14,7 @@ from agent.index import Batch, InFlight
 from agent.patience import Patience
 from agent.replay import Replayed, node_of, replay
 from agent.replica import Replica, agree
+from agent.scan import Problem
 from agent.service import Service
 from agent.trees import Node
 from broker.errors import Corrupt, CursorUnknown, HutchError, Retryable
@@ -85,6 +86,7 @@ class Receiver:
             self._behind.clear()
             try:
                 await self._catch_up()
+                self._replica.problems.pop("\0journal", None)
                 patience = Patience()
             except CursorUnknown:
                 log.warning("cursor.distrusted", workspace_id=str(self._replica.workspace_id))
@@ -97,6 +99,7 @@ class Receiver:
                 await patience.wait()
             except HutchError as error:
                 log.error("changes.refused", workspace_id=str(self._replica.workspace_id), error=str(error))
+                self._replica.problems["\0journal"] = Problem("", error.code, str(error))
                 self._behind.set()
                 await patience.wait()
 

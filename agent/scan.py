@@ -37,11 +37,14 @@ class Problem(Struct, frozen=True):
 
 
 class Sight(Struct, frozen=True):
-    """What one scan saw. `local` and `prints` hold what differs from before: None for what has gone."""
+    """What one scan saw. `local` and `prints` hold what differs from before: None for what has gone.
+
+    `problems` are by path, as it is; `looked` are the directories whose listing is whole.
+    """
 
     local: dict[UUID, Node | None]
     prints: dict[UUID, Print | None]
-    problems: list[Problem]
+    problems: dict[str, Problem]
     looked: set[str]
 
 
@@ -125,7 +128,7 @@ class _Look:
         self.local = local
         self.prints = prints
         self.new_id = new_id
-        self.problems: list[Problem] = []
+        self.problems: dict[str, Problem] = {}
         self.objects: list[_Object] = []
         self.complete: dict[str, _Object | None] = {}  # directories whose listing is whole
         self.kept: set[UUID] = set()  # nodes that are there, but cannot be looked at
@@ -216,7 +219,7 @@ class _Look:
         return _Object(parent, name, where, kind, print_of(status, 0), target)
 
     def _problem(self, path: str, code: str, message: str) -> None:
-        self.problems.append(Problem(printable(path), code, message))
+        self.problems[path] = Problem(printable(path), code, message)
 
     def _unreadable(self, path: str, error: OSError) -> None:
         """Unreadable is not deleted: what was known there stays known."""
