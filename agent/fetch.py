@@ -448,7 +448,7 @@ class Fetcher:
         await self._settle(intent, outcome, remote)
         for path in outcome.look_again:
             self._hint(path)
-        return not outcome.look_again
+        return len(outcome.placed) + len(outcome.stayed) == len(intent.steps)
 
     async def _settle(
         self, intent: Intent, outcome: Outcome, remote: dict[UUID, Node | None] | dict[UUID, Node]

@@ -140,8 +140,8 @@ class Root:
         with self.parent(path) as (fd, name):
             os.rmdir(name, dir_fd=fd)
 
-    def set_attributes(self, path: str, kind: Kind, mode: int, mtime_ns: int) -> None:
-        """Give a file its mode and time, or a directory its mode."""
+    def set_attributes(self, path: str, kind: Kind, mode: int, mtime_ns: int | None) -> None:
+        """Give a file its mode and (unless that is None) its time, or a directory its mode."""
         with self.parent(path) as (fd, name):
             flags = (
                 _DIRECTORY
@@ -156,7 +156,7 @@ class Root:
                 os.chmod(name, mode | 0o400, dir_fd=fd)
                 target = os.open(name, flags, dir_fd=fd)
             try:
-                if kind is Kind.FILE:
+                if mtime_ns is not None:
                     os.utime(target, ns=(mtime_ns, mtime_ns))
                 os.fchmod(target, mode)
             finally:

@@ -24,10 +24,10 @@ from broker.model import Kind
 
 
 class Staged(Struct, frozen=True, array_like=True):
-    """New content that lies ready: its path below the root, and its inode."""
+    """New content that lies ready: its path below the root, and how it looks there, attributes and all."""
 
     path: str
-    ino: int
+    look: Print
 
 
 class Step(Struct, frozen=True, array_like=True):
@@ -108,11 +108,13 @@ def prepare(
     movers = [change for change in changes if change.moves]
     freed = {c.before.place for c in changes if c.before is not None and (c.after is None or c.moves)}
     made = {c.node_id for c in changes if c.before is None}
+    gone = {c.node_id for c in changes if c.after is None}
     steps = []
     for change in changes:
         park = change.moves and (
             len(movers) > 1
             or (change.after is not None and (change.after.place in freed or change.after.parent_id in made))
+            or (change.before is not None and change.before.parent_id in gone)  # or that would not be empty
         )
         steps.append(
             Step(
@@ -185,8 +187,24 @@ class _Placing:
         for step in sorted(steps, key=lambda step: -_depth(step.target)):
             if step.target is not None and step.node.node_id not in self.failed:
                 self._guarded(step, self._finish)
+        for step in steps:
+            if step.node.node_id in self.failed:
+                self._bring_back(step)
         self.root.sync(self.touched)
         return self.outcome
+
+    def _bring_back(self, step: Step) -> None:
+        """Nothing of a person's stays in the stage for a step that failed."""
+        place = step.target or step.source
+        for suffix in ("in", "out", "move"):
+            aside = f"{STAGE}/{step.node.node_id.hex}.{suffix}"
+            now = self.root.look(aside)
+            if place is None or now is None or (step.staged is not None and now.ino == step.staged.ino):
+                continue
+            if suffix == "in" and step.seen is not None and now.same_file(step.seen):
+                self._dispose(aside, place, now)  # it was replaced, and what replaced it has gone since
+            else:
+                self._keep_beside(aside, place)
 
     def _guarded(self, step: Step, action: Callable[[Step], None]) -> None:
         """What one path refuses stops that path alone: it is looked at again, and planned again."""
@@ -209,13 +227,13 @@ class _Placing:
             for path in {_parent(path) for path in (step.source, step.target) if path is not None}:
                 now = self.root.look(path) if path else None
                 if now is not None and not now.mode & 0o200:
-                    self.root.set_attributes(path, Kind.DIRECTORY, now.mode | 0o700, 0)
+                    self.root.set_attributes(path, Kind.DIRECTORY, now.mode | 0o700, None)
                     opened.append((path, now.mode))
             yield
         finally:
             for path, mode in opened:
                 with contextlib.suppress(FileNotFoundError):
-                    self.root.set_attributes(path, Kind.DIRECTORY, mode, 0)
+                    self.root.set_attributes(path, Kind.DIRECTORY, mode, None)
 
     def _give_up(self, step: Step) -> None:
         self.failed.add(step.node.node_id)
@@ -257,19 +275,22 @@ class _Placing:
 
     def _remove(self, step: Step, path: str) -> None:
         aside = f"{STAGE}/{step.node.node_id.hex}.out"
-        if self.root.look(aside) is None and self.root.look(path) is not None:
-            self.root.rename(path, aside)
-        self._touch(path)
+        self._take_away(path, aside)
         self._drop_or_return(step, aside, path)
         if step.node.node_id not in self.failed:
             self.outcome.placed[step.node.node_id] = None
 
+    def _take_away(self, path: str, aside: str) -> None:
+        """Rename into the stage, unless that was done before."""
+        here, there = self.root.look(path), self.root.look(aside)
+        if here is not None and there is None:
+            self.root.rename(path, aside)
+        elif here is not None and there is not None and here.ino == there.ino:
+            self.root.remove_file(path)  # a rename by link and unlink was cut short
+        self._touch(path)
+
     def _drop_or_return(self, step: Step, aside: str, path: str) -> None:
-        now = self.root.look(aside)
-        if now is None:
-            return
-        if step.seen is not None and now.same_file(step.seen):
-            self._dispose(aside, path, now)
+        if self._drop(step, aside, path):
             return
         try:
             self.root.rename(aside, path)
@@ -279,11 +300,11 @@ class _Placing:
 
     def _park(self, step: Step, path: str) -> None:
         aside = f"{STAGE}/{step.node.node_id.hex}.move"
-        if self.root.look(aside) is not None or (
-            step.target is not None and self._is_there(step, step.target)
-        ):
+        now, there = self.root.look(path), self.root.look(aside)
+        if there is not None and now is not None and there.ino == now.ino:
+            self.root.remove_file(path)  # a rename by link and unlink was cut short
+        if there is not None or (step.target is not None and self._is_there(step, step.target)):
             return
-        now = self.root.look(path)
         if now is None or step.seen is None or now.ino != step.seen.ino:
             self._give_up(step)
             return
@@ -300,6 +321,9 @@ class _Placing:
 
     def _attach(self, step: Step) -> None:
         assert step.target is not None
+        if step.after is not None and step.after.parent_id in self.failed:
+            self._refuse_child(step)
+            return
         if step.moves:
             self._move_in(step, step.target)
             if step.node.node_id in self.failed:
@@ -309,8 +333,16 @@ class _Placing:
         elif step.source is None:
             self._make_directory(step, step.target)
 
+    def _refuse_child(self, step: Step) -> None:
+        """Its directory is not there, or is another one of that name."""
+        parked = f"{STAGE}/{step.node.node_id.hex}.move"
+        if step.parked and self.root.look(parked) is not None:
+            self._return_parked(step, parked)
+        self._give_up(step)
+
     def _move_in(self, step: Step, target: str) -> None:
         if self._is_there(step, target):
+            self._drop_half_rename(step, target)
             return
         parked = f"{STAGE}/{step.node.node_id.hex}.move"
         at = parked if step.parked and self.root.look(parked) is not None else step.source
@@ -325,6 +357,14 @@ class _Placing:
         self._touch(at)
         self._touch(target)
 
+    def _drop_half_rename(self, step: Step, target: str) -> None:
+        """Where nothing renames without overwriting, a file is linked, then unlinked: a crash leaves two names."""
+        if step.node.kind is Kind.DIRECTORY:
+            return
+        for path in (f"{STAGE}/{step.node.node_id.hex}.move", step.source):
+            if path is not None and path != target and self._is_there(step, path):
+                self.root.remove_file(path)
+
     def _return_parked(self, step: Step, parked: str) -> None:
         assert step.source is not None
         try:
@@ -337,55 +377,58 @@ class _Placing:
         try:
             self.root.make_directory(target)
         except FileExistsError:
-            with self.root.directory(
-                target
-            ):  # a directory of that name is as good; anything else is in the way
+            if any(s.source == target and s.node.node_id in self.outcome.stayed for s in self.intent.steps):
+                raise  # that one had to stay: who is who is for the next plan to say
+            # A directory of that name is as good; anything else is in the way.
+            with self.root.directory(target):
                 pass
         self._touch(target)
 
     def _put(self, step: Step, staged: Staged, target: str) -> None:
-        now = self.root.look(target)
+        now, aside = self.root.look(target), f"{STAGE}/{step.node.node_id.hex}.out"
         self._touch(target)
-        if (
-            now is not None and now.ino == staged.ino
-        ):  # done before the crash; the old one may still lie there
-            old = self.root.look(staged.path)
-            if old is not None:
-                self._settle_old(step, staged.path, target, old)
-            return
-        if step.source is None:
+        if now is not None and now.ino == staged.ino:
+            pass  # done before the crash; the old one may still lie in the stage
+        elif step.source is None:
             self.root.rename(staged.path, target)
-        elif self.root.exchange(staged.path, target):
-            old = self.root.look(staged.path)
-            if old is not None:
-                self._settle_old(step, staged.path, target, old)
-        else:
-            self._put_in_two_steps(step, staged, target)
+        elif self.root.look(aside) is not None or not self.root.exchange(staged.path, target):
+            self._put_in_two_steps(staged, target, aside)
+        for path in (staged.path, aside):
+            self._settle_old(step, staged, path, target)
 
-    def _put_in_two_steps(self, step: Step, staged: Staged, target: str) -> None:
+    def _put_in_two_steps(self, staged: Staged, target: str, aside: str) -> None:
         """Where nothing exchanges: the name is free for an instant, and nothing is ever overwritten."""
-        aside = f"{STAGE}/{step.node.node_id.hex}.out"
-        if self.root.look(aside) is None:
-            self.root.rename(target, aside)
-        self.root.rename(staged.path, target)
-        old = self.root.look(aside)
-        if old is not None:
-            self._settle_old(step, aside, target, old)
+        self._take_away(target, aside)
+        try:
+            self.root.rename(staged.path, target)
+        except OSError:
+            with contextlib.suppress(OSError):
+                self.root.rename(aside, target)
+            raise
 
-    def _settle_old(self, step: Step, aside: str, target: str, old: Print) -> None:
-        if step.seen is not None and old.same_file(step.seen):
-            self._dispose(aside, target, old)
-        else:
+    def _settle_old(self, step: Step, aside: str, target: str) -> None:
+        """What was exchanged out of its place goes, unless somebody has written to it since this was planned."""
+        if not self._drop(step, aside, target):
             self._keep_beside(aside, target)
 
-    def _dispose(self, aside: str, place: str, look: Print) -> None:
-        """Drop an object that was replaced or deleted, unless a program may still write into it."""
-        if self.root.is_open_for_writing(aside):
+    def _drop(self, step: Step, aside: str, place: str) -> bool:
+        """Drop a replaced or deleted object; False when it is not what was planned against, and must be kept.
+
+        First whether it is open, then how it looks: the other way round, a last write before the closing is lost.
+        """
+        is_open = self.root.is_open_for_writing(aside)
+        look = self.root.look(aside)
+        if look is None:
+            return True
+        if step.seen is None or not look.same_file(step.seen):
+            return False
+        if is_open:
             keep = f"{aside}.{look.ino}.open"
             self.root.rename(aside, keep)
             self.outcome.lingering[keep] = (place, look)
         else:
             self.root.remove_file(aside)
+        return True
 
     def _keep_beside(self, aside: str, place: str) -> None:
         """A late edit: it gets a name of its own where it was made."""
@@ -397,27 +440,29 @@ class _Placing:
     # --- how it stands
 
     def _finish(self, step: Step) -> None:
+        """Note how the node stands. Who comes later must see what a person has done to it meanwhile."""
         assert step.target is not None
         assert step.after is not None
-        node = step.after
-        now = self.root.look(step.target)
-        if now is None:
+        node, now = step.after, self.root.look(step.target)
+        if now is None or not self._is_placed(step, node, now):
             self._give_up(step)
             return
-        if step.staged is not None:
-            if now.ino != step.staged.ino:
-                self._give_up(step)
-                return
-        elif step.seen is not None and not (
-            node.kind is Kind.DIRECTORY or now.same_file(step.seen) or self._has(now, node)
-        ):
-            self._give_up(step)
-            return
-        elif node.kind is not Kind.SYMLINK and not self._has(now, node):
+        if node.kind is not Kind.SYMLINK and step.staged is None and not self._has(now, node):
             self.root.set_attributes(step.target, node.kind, node.mode, node.mtime_ns)
-            now = self.root.look(step.target)
+            now = self.root.look(step.target) or now
+        if step.staged is not None and not step.staged.holds(now):
+            # An edit of what was just placed, perhaps while the machine was down: no later look shall match this one.
+            now = Print(now.dev, now.ino, now.birth_ns, 0, step.staged.mtime_ns, step.staged.size, node.mode)
+            self.outcome.look_again.add(_parent(step.target))
         self.outcome.placed[node.node_id] = now
-        return
+
+    def _is_placed(self, step: Step, node: Node, now: Print) -> bool:
+        if step.staged is not None:
+            return now.ino == step.staged.ino
+        if step.seen is None or node.kind is Kind.DIRECTORY:
+            return True
+        attributed = (now.dev, now.ino, now.size) == (step.seen.dev, step.seen.ino, step.seen.size)
+        return now.same_file(step.seen) or (attributed and self._has(now, node))
 
     @staticmethod
     def _has(now: Print, node: Node) -> bool:

@@ -9,7 +9,7 @@ from uuid import UUID
 from agent.chunk import read_chunk
 from agent.filesystem import STAGE, Root, sync_everything, sync_fd
 from agent.finish import in_thread
-from agent.place import Staged
+from agent.place import Staged, staged_as
 from agent.plan import Change
 from agent.transfer import Transfer
 from agent.trees import Node
@@ -82,7 +82,7 @@ class Stager:
         """Throw away what is not needed any more, unless a person's own object lies there by now. Blocks."""
         for item in staged:
             look = self._root.look(item.path)
-            if look is not None and look.ino == item.ino:
+            if look is not None and look.ino == item.look.ino:
                 self._root.remove_file(item.path)
 
     # --- making room, and what this device has itself
@@ -186,7 +186,7 @@ class Stager:
                         sync_fd(file)
             look = self._root.look(path)
             if look is not None:
-                staged[node.node_id] = Staged(path, look.ino)
+                staged[node.node_id] = Staged(path, look)
         if all_at_once:
             sync_everything(self._root.fd)
         return staged
