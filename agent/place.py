@@ -29,6 +29,11 @@ class Staged(Struct, frozen=True, array_like=True):
     path: str
     look: Print
 
+    @property
+    def ino(self) -> int:
+        """Its inode."""
+        return self.look.ino
+
 
 class Step(Struct, frozen=True, array_like=True):
     """One node's way from what it was to what it shall be. Paths are relative to the root.
@@ -201,10 +206,9 @@ class _Placing:
             now = self.root.look(aside)
             if place is None or now is None or (step.staged is not None and now.ino == step.staged.ino):
                 continue
-            if suffix == "in" and step.seen is not None and now.same_file(step.seen):
-                self._dispose(aside, place, now)  # it was replaced, and what replaced it has gone since
-            else:
-                self._keep_beside(aside, place)
+            if suffix == "in" and self._drop(step, aside, place):
+                continue  # it was replaced, and what replaced it has gone since
+            self._keep_beside(aside, place)
 
     def _guarded(self, step: Step, action: Callable[[Step], None]) -> None:
         """What one path refuses stops that path alone: it is looked at again, and planned again."""
@@ -406,9 +410,12 @@ class _Placing:
                 self.root.rename(aside, target)
             raise
 
-    def _settle_old(self, step: Step, aside: str, target: str) -> None:
+    def _settle_old(self, step: Step, staged: Staged, aside: str, target: str) -> None:
         """What was exchanged out of its place goes, unless somebody has written to it since this was planned."""
-        if not self._drop(step, aside, target):
+        old = self.root.look(aside)
+        if old is not None and old.ino == staged.ino:
+            self.root.remove_file(aside)  # a rename by link and unlink was cut short
+        elif not self._drop(step, aside, target):
             self._keep_beside(aside, target)
 
     def _drop(self, step: Step, aside: str, place: str) -> bool:
@@ -448,11 +455,16 @@ class _Placing:
             self._give_up(step)
             return
         if node.kind is not Kind.SYMLINK and step.staged is None and not self._has(now, node):
-            self.root.set_attributes(step.target, node.kind, node.mode, node.mtime_ns)
-            now = self.root.look(step.target) or now
-        if step.staged is not None and not step.staged.holds(now):
+            # The time is left alone where only the mode differs: setting it would hide a write in this very moment.
+            other_time = node.kind is Kind.FILE and now.mtime_ns != node.mtime_ns
+            self.root.set_attributes(step.target, node.kind, node.mode, node.mtime_ns if other_time else None)
+            size_bytes, now = now.size, self.root.look(step.target)
+            if now is None or not self._has(now, node) or (node.kind is Kind.FILE and now.size != size_bytes):
+                self._give_up(step)
+                return
+        if step.staged is not None and not now.same_file(step.staged.look):
             # An edit of what was just placed, perhaps while the machine was down: no later look shall match this one.
-            now = Print(now.dev, now.ino, now.birth_ns, 0, step.staged.mtime_ns, step.staged.size, node.mode)
+            now = step.staged.look
             self.outcome.look_again.add(_parent(step.target))
         self.outcome.placed[node.node_id] = now
 

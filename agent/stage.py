@@ -9,7 +9,7 @@ from uuid import UUID
 from agent.chunk import read_chunk
 from agent.filesystem import STAGE, Root, sync_everything, sync_fd
 from agent.finish import in_thread
-from agent.place import Staged, staged_as
+from agent.place import Staged
 from agent.plan import Change
 from agent.transfer import Transfer
 from agent.trees import Node
