@@ -461,7 +461,8 @@ class Fetcher:
         await in_thread(self._stager.discard, left)
         for step in intent.steps:
             node_id = step.node.node_id
-            self._staged.pop(node_id, None)
+            if step.staged is not None:
+                self._staged.pop(node_id, None)
             if node_id in outcome.stayed:
                 batch.synced[node_id] = None
                 batch.unannounced[node_id] = True
