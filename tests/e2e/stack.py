@@ -88,6 +88,12 @@ class Device:
         """`kill -9`: at whatever it is."""
         self.end(signal.SIGKILL)
 
+    def check(self) -> None:
+        """Raise `FailedError` when the agent has ended by itself."""
+        if self.process is not None and self.process.poll() is not None:
+            code, self.process = self.process.returncode, None
+            raise FailedError(f"the agent of {self.name} ended with {code}:\n{processes.tail(self.log)}")
+
     def status(self) -> dict[str, Any]:
         """`hutch status --json`."""
         told: dict[str, Any] = json.loads(self.hutch("status", "--json"))
@@ -271,6 +277,8 @@ def settle(*devices: Device, timeout_s: float) -> None:
     """
 
     def is_settled() -> bool:
+        for device in devices:
+            device.check()
         return all(device.wait(timeout_s) for device in devices) and not _unlike(devices)
 
     wait_until(is_settled, timeout_s, lambda: _report(devices))
