@@ -36,7 +36,9 @@ async def authenticate(registry: Registry, header: str | None) -> Credential:
     device_id, secret = parsed
     known = await registry.credential(device_id)
     if not secret_matches(known.secret_hash if known else None, secret) or known is None or known.revoked:
-        raise Forbidden("this device was revoked, or was never linked here: run `hutch unlink`, then link it again")
+        raise Forbidden(
+            "this device was revoked, or was never linked here: run `hutch unlink`, then link it again"
+        )
     if known.unseen:
         await registry.mark_seen(device_id)
     return known
