@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -50,6 +50,14 @@ MESSAGE_SIZE_BYTES: Final = MAX_MESSAGE_SIZE_BYTES - 8 * 1024
 _USUAL_LIMIT: Final = 4_000
 _ENOUGH: Final = 1_000
 _RETRY_PARKED_S: Final = 300.0
+_NUMBER_LEAP: Final = 1_000
+
+_REFUSALS: Final = {
+    ConflictCode.FORBIDDEN: "you may read this workspace, and not change it",
+    ConflictCode.OVER_QUOTA: "it does not fit into the quota of the workspace's owner",
+    ConflictCode.BAD_NAME: "no device may have a file of this name",
+    ConflictCode.POISONED: "the service broke on this change: please report it",
+}
 
 
 class Committer:
@@ -249,40 +257,53 @@ class Committer:
         replica.tell_head(answer.head)
         if replica.is_behind:
             self._receiver.ask()
-        await self._mind(answer.conflicts)
+        self._mind(answer.conflicts, request)
         self._receiver.answered.set()
         replica.notify()
 
     def _is_answer(self, answer: CommitRefused | CommitAccepted, request: InFlight) -> bool:
         return (answer.incarnation, answer.number) == (self._replica.index.incarnation, request.number)
 
-    async def _mind(self, conflicts: Iterable[Conflict]) -> None:
+    def _mind(self, conflicts: Sequence[Conflict], request: InFlight) -> None:
         codes = {conflict.code for conflict in conflicts}
-        self._refusals, self._refused = self._refusals + 1, True
-        if self._refusals > 1:
-            self._limit = max(1, self._limit // 2)
+        is_permanent = bool(codes & PERMANENT_CODES)
+        self._refused = True
+        # What is permanent is set aside, and what is left is tried at once; all else may need time.
+        self._refusals = 1 if is_permanent else self._refusals + 1
+        if is_permanent or self._refusals > 1:
+            self._limit = max(1, min(self._limit, len(request.sent)) // 2)
         if ConflictCode.MISSING_CHUNKS in codes:
             self._uploader.forget()
         if ConflictCode.BASE_GONE in codes:
             self._whole = True
         if ConflictCode.CURSOR_UNKNOWN in codes:
             self._receiver.ask()
+        if (
+            ConflictCode.SUPERSEDED in codes
+        ):  # an older copy of this database counts on: leave its numbers behind
+            self._replica.number += _NUMBER_LEAP
         for conflict in conflicts:
             if conflict.code in PERMANENT_CODES:
-                self._park(conflict)
+                self._set_aside(conflict, request)
 
-    def _park(self, conflict: Conflict) -> None:
+    def _set_aside(self, conflict: Conflict, request: InFlight) -> None:
+        """Park the node that was refused for good. A refusal of the whole is halved down to the nodes it is due to."""
+        if conflict.node_id is not None:
+            self._park(conflict.node_id, conflict)
+        elif len(request.sent) == 1 or conflict.code is ConflictCode.FORBIDDEN:
+            for node_id in request.sent:
+                self._park(node_id, conflict)
+
+    def _park(self, node_id: UUID, conflict: Conflict) -> None:
         """Set aside what planning again cannot mend, and try it again much later: quotas and roles do change."""
         replica = self._replica
-        if conflict.node_id is None:
-            return
-        path = replica.trees.local.path(conflict.node_id) or replica.trees.remote.path(conflict.node_id) or ""
-        replica.parked[conflict.node_id] = Problem(
+        path = replica.trees.local.path(node_id) or replica.trees.remote.path(node_id) or ""
+        replica.parked[node_id] = Problem(
             printable(path),
             str(conflict.code),
-            conflict.detail or f"the service refused this: {conflict.code}",
+            conflict.detail or _REFUSALS.get(conflict.code, "the service refused this"),
         )
-        asyncio.get_running_loop().call_later(_RETRY_PARKED_S, self._unpark, conflict.node_id)
+        asyncio.get_running_loop().call_later(_RETRY_PARKED_S, self._unpark, node_id)
 
     def _unpark(self, node_id: UUID) -> None:
         if self._replica.parked.pop(node_id, None) is not None:

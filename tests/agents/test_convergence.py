@@ -147,6 +147,26 @@ async def test_a_restored_service_deletes_nothing(tmp_path: Path) -> None:
     await desktop.stop()
 
 
+async def test_what_is_over_quota_holds_up_nothing_else(tmp_path: Path) -> None:
+    world = await World.make(tmp_path, quota_bytes=10_000)
+    laptop, desktop = await world.device("laptop"), await world.device("desktop")
+    await laptop.start()
+    await desktop.start()
+    for number in range(6):
+        laptop.write(f"small {number}.txt", f"small {number}")
+    laptop.write("large.bin", b"x" * 20_000)
+    await world.settle()
+    assert sorted(desktop.tree()) == [f"small {number}.txt" for number in range(6)]
+    errors = laptop.folder.status()["errors"]
+    assert [(error["path"], error["code"]) for error in errors] == [("large.bin", "over_quota")]
+    laptop.write("large.bin", b"x" * 2_000)
+    await world.settle()
+    assert desktop.tree() == laptop.tree()
+    assert laptop.folder.status()["errors"] == []
+    await laptop.stop()
+    await desktop.stop()
+
+
 async def test_a_vanished_folder_is_no_deletion(tmp_path: Path) -> None:
     world, laptop, desktop = await two(tmp_path)
     laptop.write("precious.txt", "precious")
