@@ -156,9 +156,9 @@ class Root:
                 os.chmod(name, mode | 0o400, dir_fd=fd)
                 target = os.open(name, flags, dir_fd=fd)
             try:
-                if mtime_ns is not None:
-                    os.utime(target, ns=(mtime_ns, mtime_ns))
                 os.fchmod(target, mode)
+                if mtime_ns is not None:  # last: whoever finds the time set knows that all was done
+                    os.utime(target, ns=(mtime_ns, mtime_ns))
             finally:
                 os.close(target)
 

@@ -180,6 +180,7 @@ class _Placing:
         self.intent = intent
         self.outcome = Outcome(placed={}, stayed=set(), look_again=set(), lingering={})
         self.failed: set[UUID] = set()
+        self.by_target = {step.target: step for step in intent.steps if step.target is not None}
         self.touched: set[str] = {STAGE}
 
     def run(self) -> Outcome:
@@ -263,8 +264,8 @@ class _Placing:
 
     def _remove_directory(self, step: Step, path: str) -> None:
         now = self.root.look(path)
-        if now is not None:
-            if step.seen is None or now.ino != step.seen.ino:
+        if now is not None and not self._is_ours(step, path, now):
+            if not _is_same_inode(now, step.seen):
                 self._give_up(step)
                 return
             try:
@@ -278,11 +279,26 @@ class _Placing:
         self.outcome.placed[step.node.node_id] = None
 
     def _remove(self, step: Step, path: str) -> None:
-        aside = f"{STAGE}/{step.node.node_id.hex}.out"
-        self._take_away(path, aside)
+        aside, now = f"{STAGE}/{step.node.node_id.hex}.out", self.root.look(path)
+        if now is None or not self._is_ours(step, path, now):
+            self._take_away(path, aside)
         self._drop_or_return(step, aside, path)
         if step.node.node_id not in self.failed:
             self.outcome.placed[step.node.node_id] = None
+
+    def _is_ours(self, leaving: Step, path: str, now: Print) -> bool:
+        """Whether it is not what shall leave this path, but what another step has put there before a crash."""
+        comes = self.by_target.get(path)
+        if comes is None or _is_same_inode(now, leaving.seen):
+            return False
+        if comes.source is None and comes.staged is None:
+            return self._is_directory(path)
+        return self._is_put(comes, path) or (comes.moves and self._is_there(comes, path))
+
+    def _is_directory(self, path: str) -> bool:
+        with contextlib.suppress(OSError), self.root.directory(path):
+            return True
+        return False
 
     def _take_away(self, path: str, aside: str) -> None:
         """Rename into the stage, unless that was done before."""
@@ -307,19 +323,17 @@ class _Placing:
         now, there = self.root.look(path), self.root.look(aside)
         if there is not None and now is not None and there.ino == now.ino:
             self.root.remove_file(path)  # a rename by link and unlink was cut short
-        if there is not None or (step.target is not None and self._is_there(step, step.target)):
+        done = self._is_there(step, step.target) or self._is_put(step, step.target)
+        if there is not None or done or self._is_half_put(step):
             return
-        if now is None or step.seen is None or now.ino != step.seen.ino:
+        if not _is_same_inode(now, step.seen):
             self._give_up(step)
             return
         self.root.rename(path, aside)
         self._touch(path)
 
-    def _is_there(self, step: Step, path: str) -> bool:
-        now = self.root.look(path)
-        return (
-            now is not None and step.seen is not None and (now.dev, now.ino) == (step.seen.dev, step.seen.ino)
-        )
+    def _is_there(self, step: Step, path: str | None) -> bool:
+        return path is not None and _is_same_inode(self.root.look(path), step.seen)
 
     # --- what comes
 
@@ -328,7 +342,7 @@ class _Placing:
         if step.after is not None and step.after.parent_id in self.failed:
             self._refuse_child(step)
             return
-        if step.moves:
+        if step.moves and not self._is_put(step, step.target) and not self._is_half_put(step):
             self._move_in(step, step.target)
             if step.node.node_id in self.failed:
                 return
@@ -336,6 +350,15 @@ class _Placing:
             self._put(step, step.staged, step.target)
         elif step.source is None:
             self._make_directory(step, step.target)
+
+    def _is_put(self, step: Step, target: str | None) -> bool:
+        """Whether the new content stands in its place since before a crash."""
+        now = None if target is None else self.root.look(target)
+        return step.staged is not None and now is not None and now.ino == step.staged.ino
+
+    def _is_half_put(self, step: Step) -> bool:
+        """Whether the old content was taken away by `_put_in_two_steps` before a crash."""
+        return step.staged is not None and self._is_there(step, f"{STAGE}/{step.node.node_id.hex}.out")
 
     def _refuse_child(self, step: Step) -> None:
         """Its directory is not there, or is another one of that name."""
@@ -389,9 +412,9 @@ class _Placing:
         self._touch(target)
 
     def _put(self, step: Step, staged: Staged, target: str) -> None:
-        now, aside = self.root.look(target), f"{STAGE}/{step.node.node_id.hex}.out"
+        aside = f"{STAGE}/{step.node.node_id.hex}.out"
         self._touch(target)
-        if now is not None and now.ino == staged.ino:
+        if self._is_put(step, target):
             pass  # done before the crash; the old one may still lie in the stage
         elif step.source is None:
             self.root.rename(staged.path, target)
@@ -527,6 +550,13 @@ def sweep(root: Root, keep: Iterable[str], place: str, device: str, date: str) -
         else:
             returned.append(keep_beside(root, path, place, device, date))
     return returned
+
+
+def _is_same_inode(now: Print | None, seen: Print | None) -> bool:
+    """Whether two looks are of one inode; its number alone may have been used again since."""
+    if now is None or seen is None or (now.dev, now.ino) != (seen.dev, seen.ino):
+        return False
+    return now.birth_ns == seen.birth_ns or not now.birth_ns or not seen.birth_ns
 
 
 def _depth(path: str | None) -> int:
