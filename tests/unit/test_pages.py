@@ -91,6 +91,41 @@ def said(call: ast.Call, keyword: str) -> set[str]:
     return {node.value for node in constants if isinstance(node.value, str)}
 
 
+def definitions() -> tuple[set[str], set[str]]:
+    """What the code defines: the classes (and modules), and their members as `Class.method` and `module.function`."""
+    owners, members = set(), set()
+    for package in PACKAGES:
+        for file in sorted((ROOT / package).rglob("*.py")):
+            module = ast.parse(file.read_text("utf-8"))
+            owners.add(file.stem)
+            for node in module.body:
+                name = getattr(node, "name", "")
+                members.add(f"{file.stem}.{name}")
+                if isinstance(node, ast.ClassDef):
+                    owners.add(name)
+                    inner = [
+                        each for each in ast.walk(node) if hasattr(each, "name") or hasattr(each, "attr")
+                    ]
+                    fields = [each.target for each in node.body if isinstance(each, ast.AnnAssign)]
+                    members.update(
+                        f"{name}.{getattr(each, 'name', getattr(each, 'attr', ''))}" for each in inner
+                    )
+                    members.update(f"{name}.{each.id}" for each in fields if isinstance(each, ast.Name))
+    return owners, members
+
+
+def test_what_the_tour_names_is_in_the_code():
+    owners, members = definitions()
+    named = re.findall(r"`(\w+)\.(\w+)`", (ROOT / "ARCHITECTURE.md").read_text("utf-8"))
+    files = {"py", "sql", "md", "conf", "toml", "json", "txt"}
+    missing = [
+        f"{owner}.{member}"
+        for owner, member in named
+        if member not in files and owner in owners and f"{owner}.{member}" not in members
+    ]
+    assert missing == []
+
+
 @pytest.mark.parametrize("file", PAGES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_what_a_page_leads_to_is_there(file):
     text = file.read_text("utf-8")
