@@ -4,6 +4,7 @@ It records what was observed, and two intentions: the request in flight, and the
 """
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 import uuid
@@ -59,6 +60,7 @@ CREATE TABLE lingering (                            -- files exchanged out of th
 ) WITHOUT ROWID;
 """
 
+_DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _TREES: Final = ("remote", "local", "synced")
 
 
@@ -171,11 +173,14 @@ class Index:
     def _open(self) -> sqlite3.Connection:
         try:
             return self._connect()
-        except sqlite3.DatabaseError:
-            aside = self._path.with_name(f"{self._path.name}.damaged-{uuid.uuid4().hex[:8]}")
-            os.replace(self._path, aside)
-            for suffix in ("-wal", "-shm"):
-                self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF not in _DAMAGED:
+                raise  # locked, unreadable, or no room on the disk: it is as good as it was
+            mark = f"damaged-{uuid.uuid4().hex[:8]}"
+            for suffix in ("", "-wal", "-shm"):
+                path = self._path.with_name(self._path.name + suffix)
+                with contextlib.suppress(FileNotFoundError):
+                    os.replace(path, path.with_name(f"{self._path.name}.{mark}{suffix}"))
             return self._connect()
 
     def _connect(self) -> sqlite3.Connection:
@@ -398,4 +403,9 @@ class _Transaction:
         return self._db
 
     def __exit__(self, kind: object, *_: object) -> None:
-        self._db.execute("COMMIT" if kind is None else "ROLLBACK")
+        try:
+            if kind is None:
+                self._db.execute("COMMIT")
+        finally:
+            if self._db.in_transaction:  # a full disk may have undone it already
+                self._db.execute("ROLLBACK")

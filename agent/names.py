@@ -5,7 +5,8 @@ from typing import Final
 
 from broker.model import MAX_NAME_SIZE_BYTES
 
-MAX_SUFFIX_CHARACTERS: Final = 16
+MAX_SUFFIX_SIZE_BYTES: Final = 32
+MAX_DEVICE_SIZE_BYTES: Final = 80
 
 
 def conflict_name(name: str, device: str, date: str, is_free: Callable[[str], bool]) -> str:
@@ -21,7 +22,8 @@ def conflict_name(name: str, device: str, date: str, is_free: Callable[[str], bo
         A name of at most 255 bytes; the stem is cut where it must be.
     """
     stem, suffix = _split(name)
-    owner = "".join("-" if c in "/\0" or not c.isprintable() else c for c in device)[:60] or "device"
+    owner = "".join("-" if c in "/\0" or not c.isprintable() else c for c in device)
+    owner = _cut(owner, MAX_DEVICE_SIZE_BYTES) or "device"
     counter = 1
     while True:
         mark = f" (conflicted copy of {owner} {date}{'' if counter == 1 else f' {counter}'})"
@@ -33,10 +35,10 @@ def conflict_name(name: str, device: str, date: str, is_free: Callable[[str], bo
 
 def _split(name: str) -> tuple[str, str]:
     at = name.rfind(".")
-    if at <= 0 or len(name) - at > MAX_SUFFIX_CHARACTERS:
+    if at <= 0 or len(name[at:].encode()) > MAX_SUFFIX_SIZE_BYTES:
         return name, ""
     return name[:at], name[at:]
 
 
 def _cut(text: str, size_bytes: int) -> str:
-    return text.encode()[: max(size_bytes, 0)].decode(errors="ignore")
+    return text.encode()[:size_bytes].decode(errors="ignore")

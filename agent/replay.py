@@ -10,6 +10,7 @@ from agent.trees import Node, Tree, replace
 from broker.errors import Corrupt
 from broker.messages import JournalEntry, SnapshotNode
 from broker.model import (
+    ROOT,
     Content,
     CopiedContent,
     Delete,
@@ -56,6 +57,7 @@ def replay(entry: JournalEntry, remote: Tree, manifest_of: ManifestOf) -> Replay
     run = _Replay(entry.seq, remote, manifest_of)
     for operation in entry.operations:
         run.apply(operation)
+    check_nodes(run.nodes, remote)
     return Replayed(run.nodes, run.tombstones, run.manifests)
 
 
@@ -69,7 +71,6 @@ class _Replay:
         self.manifests: dict[bytes, FullContent] = {}
 
     def apply(self, operation: Operation) -> None:
-        node = self._current(operation.node_id)
         match operation:
             case Put():
                 self._put(operation)
@@ -84,9 +85,13 @@ class _Replay:
             case Move():
                 _check_name(operation.name)
                 self.nodes[operation.node_id] = replace(
-                    node, parent_id=operation.parent_id, name=operation.name, version=self.seq
+                    self._known_node(operation.node_id),
+                    parent_id=operation.parent_id,
+                    name=operation.name,
+                    version=self.seq,
                 )
             case SetAttributes():
+                node = self._known_node(operation.node_id)
                 mtime_ns = node.mtime_ns if operation.mtime_ns is None else operation.mtime_ns
                 self.nodes[operation.node_id] = replace(
                     node, mode=operation.mode, mtime_ns=mtime_ns, version=self.seq
@@ -94,14 +99,22 @@ class _Replay:
             case Delete():
                 self._delete(operation.node_id)
 
-    def _current(self, node_id: UUID) -> Node:
-        node = self.nodes[node_id] if node_id in self.nodes else self.remote.get(node_id)
-        return node if node is not None else Node(node_id=node_id, parent_id=node_id, name="", kind=Kind.FILE)
+    def _current(self, node_id: UUID) -> Node | None:
+        return self.nodes[node_id] if node_id in self.nodes else self.remote.get(node_id)
+
+    def _known_node(self, node_id: UUID) -> Node:
+        node = self._current(node_id)
+        if node is None:
+            raise Corrupt("the journal changes a node that it has not told of")
+        return node
 
     def _set(
         self, operation: MakeDirectory | MakeSymlink | Mount | Put, kind: Kind, **fields: object
     ) -> None:
         _check_name(operation.name)
+        before = self._current(operation.node_id)
+        if before is not None and before.kind is not kind:
+            raise Corrupt("the journal makes a node another kind of thing")
         self.nodes[operation.node_id] = replace(
             Node(
                 node_id=operation.node_id,
@@ -163,6 +176,41 @@ class _Replay:
                 self.nodes[node.node_id] = None
                 self.tombstones[node.node_id] = self.seq
                 stack.append(node.node_id)
+
+
+def check_nodes(changed: Mapping[UUID, Node | None], tree: Tree) -> None:
+    """Refuse changes after which the tree would not be one: for hostile or broken services.
+
+    Args:
+        changed: What was set or (None) deleted.
+        tree: The tree before.
+
+    Raises:
+        Corrupt: For two nodes of one name, a parent that is not there or no directory, or a ring.
+    """
+    places: dict[tuple[UUID, str], UUID] = {}
+    rooted = {ROOT}
+    for node_id, node in changed.items():
+        if node is None:
+            continue
+        other = tree.child(*node.place)
+        taken = other is not None and other.node_id not in changed
+        if node_id == ROOT or taken or places.setdefault(node.place, node_id) != node_id:
+            raise Corrupt("the journal has two nodes of one name")
+        _check_rooted(node, changed, tree, rooted)
+
+
+def _check_rooted(node: Node, changed: Mapping[UUID, Node | None], tree: Tree, rooted: set[UUID]) -> None:
+    walked: set[UUID] = {node.node_id}
+    parent_id = node.parent_id
+    while parent_id not in rooted:
+        parent = changed[parent_id] if parent_id in changed else tree.get(parent_id)
+        if parent is None or parent.kind is not Kind.DIRECTORY or parent_id in walked:
+            raise Corrupt("the journal has a node that stands in no directory")
+        walked.add(parent_id)
+        parent_id = parent.parent_id
+    walked.discard(node.node_id)
+    rooted |= walked
 
 
 def _check_name(name: str) -> None:

@@ -1,0 +1,188 @@
+"""The local database: what was written is there after a crash, and what cannot be believed is put aside."""
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+
+from agent.index import Batch, Index, InFlight, Print, cursor_columns
+from broker.errors import Misconfigured
+from broker.messages import encode
+from broker.model import ROOT, Cursor
+from tests.unit.agent.twosided import MANIFESTS, digest_of, new_directory, new_file, new_link
+
+WORKSPACE, OTHER = uuid4(), uuid4()
+A, B, C = (UUID(int=number) for number in (1, 2, 3))
+LOOK = Print(1, 2**63 - 1, 3, 4, -5, 6, 0o644)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "index.sqlite"
+
+
+@pytest.fixture
+def index(path: Path) -> Iterator[Index]:
+    opened = Index(path)
+    yield opened
+    opened.close_now()
+
+
+def full() -> Batch:
+    """Some of everything."""
+    batch = Batch()
+    batch.remote = {A: new_directory(A, ROOT, "a"), B: new_file(B, A, "b\n", "xy")}
+    batch.local = {C: new_link(C, ROOT, "c", "to")}
+    batch.synced = {A: new_directory(A, ROOT, "a")}
+    batch.prints = {C: LOOK}
+    batch.tombstones = {C: 9}
+    batch.unannounced = {C: True}
+    batch.manifests = {digest_of("xy"): MANIFESTS[digest_of("xy")]}
+    batch.lingering = {".hutch/stage/x": ("c", LOOK)}
+    batch.columns = {
+        "generation": 4,
+        "number": 3,
+        "request": encode(InFlight(3, b"body", None, {A: None, C: batch.local[C]})),
+        "intent": b"intent",
+        **cursor_columns(Cursor(1, 7, b"c" * 32)),
+    }
+    return batch
+
+
+async def test_all_is_there_again(path: Path) -> None:
+    index, batch = Index(path), full()
+    key = (await index.load(WORKSPACE))[0].key
+    await index.write(key, batch)
+    incarnation = index.incarnation
+    await index.close()
+
+    index = Index(path)
+    state, trees = await index.load(WORKSPACE)
+    assert (trees.remote.nodes, trees.local.nodes, trees.synced.nodes) == (
+        batch.remote,
+        batch.local,
+        batch.synced,
+    )
+    assert (trees.tombstones, trees.unannounced, trees.dirty) == ({C: 9}, {C}, {A, B, C})
+    assert state.prints == {C: LOOK}
+    assert state.lingering == batch.lingering
+    assert state.cursor == Cursor(1, 7, b"c" * 32)
+    assert state.request == InFlight(3, b"body", None, {A: None, C: batch.local[C]})
+    assert (state.generation, state.number, state.intent) == (4, 3, b"intent")
+    assert index.incarnation == incarnation
+    assert await index.manifests([digest_of("xy"), digest_of("x")]) == batch.manifests
+    await index.close()
+
+
+async def test_none_drops_a_row_and_other_folders_keep_theirs(index: Index) -> None:
+    key, other = (await index.load(WORKSPACE))[0].key, (await index.load(OTHER))[0].key
+    await index.write(key, full())
+    await index.write(other, full())
+    gone = Batch()
+    gone.remote, gone.local, gone.synced = {A: None, B: None}, {C: None}, {A: None}
+    gone.prints, gone.tombstones, gone.unannounced = {C: None}, {C: None}, {C: False}
+    gone.lingering, gone.columns = {".hutch/stage/x": None}, {"request": None, "intent": None}
+    await index.write(key, gone)
+    state, trees = await index.load(WORKSPACE)
+    assert (len(trees.remote), len(trees.local), len(trees.synced)) == (0, 0, 0)
+    assert (trees.tombstones, trees.unannounced, state.prints, state.lingering) == ({}, set(), {}, {})
+    assert (state.request, state.intent) == (None, None)
+    assert len((await index.load(OTHER))[1].remote) == 2
+    await index.drop_unused_manifests()
+    assert await index.manifests([digest_of("xy")]) != {}
+    await index.forget(OTHER)
+    await index.drop_unused_manifests()
+    assert await index.manifests([digest_of("xy")]) == {}
+
+
+async def test_a_batch_is_written_whole_or_not_at_all(path: Path) -> None:
+    index = Index(path)
+    key = (await index.load(WORKSPACE))[0].key
+    batch = full()
+    batch.columns["no_such_column"] = 1  # comes last
+    with pytest.raises(sqlite3.OperationalError):
+        await index.write(key, batch)
+    state, trees = await index.load(WORKSPACE)
+    assert (len(trees.remote), state.cursor, state.prints) == (0, None, {})
+    await index.write(key, full())  # and the next one goes
+    await index.close()
+
+
+async def test_what_was_written_survives_a_process_that_never_closes(path: Path, tmp_path: Path) -> None:
+    """As after a crash: only the files are left."""
+    index = Index(path)
+    await index.write((await index.load(WORKSPACE))[0].key, full())
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for file in tmp_path.glob("index.sqlite*"):
+        (copy / file.name).write_bytes(file.read_bytes())
+    again = Index(copy / "index.sqlite")
+    assert len((await again.load(WORKSPACE))[1].remote) == 2
+    await again.close()
+    await index.close()
+
+
+@pytest.mark.parametrize("damage", [b"", b"this is no database at all" * 100], ids=["zeroes", "garbage"])
+async def test_a_damaged_database_is_put_aside_whole(path: Path, damage: bytes) -> None:
+    index = Index(path)
+    await index.write((await index.load(WORKSPACE))[0].key, full())
+    incarnation = index.incarnation
+    await index.close()
+    size = path.stat().st_size
+    path.write_bytes((damage or b"\0" * size)[:size])
+    index = Index(path)
+    state, trees = await index.load(WORKSPACE)
+    assert (state.cursor, len(trees.remote)) == (None, 0)
+    assert index.incarnation != incarnation
+    assert len(list(path.parent.glob("*damaged*"))) == 1
+    await index.close()
+
+
+async def test_a_page_that_is_torn_is_found_when_opening(path: Path) -> None:
+    index = Index(path)
+    key = (await index.load(WORKSPACE))[0].key
+    batch = Batch()
+    batch.remote = {UUID(int=n): new_directory(UUID(int=n), ROOT, f"name {n}") for n in range(2_000)}
+    await index.write(key, batch)
+    await index.close()
+    data = bytearray(path.read_bytes())
+    data[4096 * 5 : 4096 * 20] = b"\xa5" * (4096 * 15)
+    path.write_bytes(data)
+    index = Index(path)
+    assert (await index.load(WORKSPACE))[0].cursor is None
+    assert len(list(path.parent.glob("*damaged*"))) == 1
+    await index.close()
+
+
+@pytest.mark.parametrize(
+    "code", [sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN]
+)
+def test_a_database_that_cannot_be_opened_now_is_not_damaged(path: Path, monkeypatch, code: int) -> None:
+    """No room, locked, or a disk that fails: put aside, it would forget what both sides had agreed on."""
+    Index(path).close_now()
+
+    def refuse(*arguments: object, **options: object) -> sqlite3.Connection:
+        error = sqlite3.OperationalError("not now")
+        error.sqlite_errorcode = code
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite3, "connect", refuse)
+        with pytest.raises(sqlite3.OperationalError, match="not now"):
+            Index(path)
+    assert list(path.parent.glob("*damaged*")) == []
+    Index(path).close_now()
+
+
+def test_a_newer_database_is_refused_and_left_alone(path: Path) -> None:
+    Index(path).close_now()
+    db = sqlite3.connect(path)
+    db.execute("PRAGMA user_version = 99")
+    db.close()
+    before = path.read_bytes()
+    with pytest.raises(Misconfigured, match="newer Hutch"):
+        Index(path)
+    assert path.read_bytes() == before
+    assert list(path.parent.glob("*damaged*")) == []
