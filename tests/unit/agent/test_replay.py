@@ -12,6 +12,7 @@ from broker.errors import Corrupt
 from broker.messages import JournalEntry, SnapshotNode
 from broker.model import (
     ROOT,
+    Content,
     CopiedContent,
     Delete,
     FullContent,
@@ -56,7 +57,7 @@ def after(*asked: Operation) -> Tree:
     return tree
 
 
-def put(node_id: UUID, parent_id: UUID, name: str, content: object) -> Put:
+def put(node_id: UUID, parent_id: UUID, name: str, content: Content) -> Put:
     return Put(
         node_id=node_id,
         base_version=3,
@@ -65,7 +66,7 @@ def put(node_id: UUID, parent_id: UUID, name: str, content: object) -> Put:
         mode=0o600,
         mtime_ns=9,
         content=content,
-    )  # type: ignore[arg-type]
+    )
 
 
 def move(node_id: UUID, parent_id: UUID, name: str) -> Move:
