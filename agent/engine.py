@@ -10,14 +10,14 @@ import msgspec
 import structlog
 
 from agent.control import ControlServer
-from agent.errors import FolderLinked
+from agent.errors import DiskFull, FolderLinked, is_disk_full
 from agent.folder import CONFLICT_MARK, REOPEN_S, Folder
 from agent.home import Credential, FolderRecord, Home
 from agent.index import Index
 from agent.marker import Marker, read_marker, remove_marker, write_marker
 from agent.patience import Patience, jittered
 from agent.plan import plan
-from agent.scan import RootGone
+from agent.scan import Problem, RootGone
 from agent.service import Service, Session
 from agent.steering import handlers_for
 from agent.transfer import Transfer
@@ -34,6 +34,7 @@ PREFETCH: Final = 32
 PUBLISHER_IDLE_S: Final = 60.0
 SESSION_TIMEOUT_S: Final = 15.0
 HEADS_EVERY_S: Final = 900.0
+ROOM_LOOK_S: Final = 0.25
 BROKER_WAIT_S: Final = 15.0
 """How long the broker may take to be reached before what is missing is asked of the metadata server."""
 
@@ -51,7 +52,7 @@ class Agent:
         self._credential = home.linked()
         self._index: Index | None = None
         self._folders: dict[UUID, Folder] = {}
-        self._missing: dict[UUID, str] = {}
+        self._missing: dict[UUID, Problem] = {}
         self._tasks: dict[UUID, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
         self._may_run = asyncio.Event()
@@ -83,19 +84,30 @@ class Agent:
     async def sync_once(self, timeout_s: float | None) -> bool:
         """Sync both ways until equal with the service's head. False: the time was up before that.
 
-        Raises as `run` does.
+        Raises as `run` does, and `DiskFull` when that is all that is in the way.
         """
         done = False
 
         async def work() -> None:
             nonlocal done
-            done = await self.wait_synced(timeout_s)
+            async with asyncio.TaskGroup() as group:
+                room = group.create_task(self._watch_room(), name="watch the room")
+                done = await self.wait_synced(timeout_s)
+                room.cancel()
 
         with self._home.lock():
             async with contextlib.AsyncExitStack() as stack:
                 await self._open(stack)
                 await self._work_until(work())
         return done
+
+    async def _watch_room(self) -> None:
+        """Whoever syncs once is not kept waiting for room on the disk."""
+        while True:
+            await asyncio.sleep(ROOM_LOOK_S)
+            missing = any(problem.code == DiskFull.code for problem in self._missing.values())
+            if missing or any(folder.lacks_room for folder in self._folders.values()):
+                raise DiskFull("the disk is full: make room, and try again")
 
     async def _open(self, stack: contextlib.AsyncExitStack) -> None:
         credential = self._credential
@@ -165,9 +177,12 @@ class Agent:
                     publisher=self._publisher,
                     may_run=self._may_run,
                 )
-            except (RootGone, Corrupt) as error:
-                self._missing[record.workspace_id] = str(error)
-                log.error("folder.gone", workspace_id=str(record.workspace_id))
+            except (RootGone, Corrupt, DiskFull, OSError) as error:
+                problem = self._missing[record.workspace_id] = _problem_of(error)
+                full = problem.code == DiskFull.code
+                (log.warning if full else log.error)(
+                    "folder.gone", workspace_id=str(record.workspace_id), code=problem.code
+                )
                 self._changed.set()
                 await asyncio.sleep(REOPEN_S)
                 continue
@@ -415,7 +430,14 @@ def _stored_status(index: Index, record: FolderRecord) -> dict[str, Any]:
     }
 
 
-def _missing_status(record: FolderRecord, message: str) -> dict[str, Any]:
+def _problem_of(error: Exception) -> Problem:
+    """Why a folder cannot be opened now."""
+    if isinstance(error, DiskFull) or is_disk_full(error):
+        return Problem("", DiskFull.code, "the disk is full: nothing is synced here until there is room")
+    return Problem("", RootGone.code, str(error))
+
+
+def _missing_status(record: FolderRecord, problem: Problem) -> dict[str, Any]:
     return {
         "name": record.name,
         "workspace_id": str(record.workspace_id),
@@ -425,7 +447,7 @@ def _missing_status(record: FolderRecord, message: str) -> dict[str, Any]:
         "pending_up": 0,
         "pending_down": 0,
         "conflicts": 0,
-        "errors": [{"path": "", "code": RootGone.code, "message": message}],
+        "errors": [{"path": problem.path, "code": problem.code, "message": problem.message}],
     }
 
 

@@ -1,5 +1,7 @@
 """What a command on a device can end with, over and above `broker.errors`.
 
+    Unavailable
+    └── StoreFull           the service has no room left for new content
     Refused
     ├── WrongPassword       the service does not know this account, or not this password
     ├── NotLinked           HUTCH_HOME holds no device yet
@@ -20,7 +22,13 @@ Each has an exit code of its own; `EXIT_CODES` is the table that `hutch --help` 
 import errno
 from typing import Final
 
-from broker.errors import Refused
+from broker.errors import Refused, Unavailable
+
+
+class StoreFull(Unavailable):
+    """The service's block store has no room. Whoever runs it can make some; until then nothing new goes up."""
+
+    code = "store_full"
 
 
 class WrongPassword(Refused):
@@ -139,10 +147,12 @@ EXIT_CODES: Final = (
 """Every exit code of `hutch`, with what it means."""
 
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+# The second: no room for the index of the write-ahead log, which is allocated when the database is opened.
+_NO_ROOM_SQLITE: Final = frozenset({"SQLITE_FULL", "SQLITE_IOERR_SHMSIZE"})
 
 
 def is_disk_full(error: BaseException) -> bool:
     """Whether the operating system, or SQLite, says that there is no room left."""
     if isinstance(error, OSError):
         return error.errno in _NO_ROOM
-    return getattr(error, "sqlite_errorname", None) == "SQLITE_FULL"
+    return getattr(error, "sqlite_errorname", None) in _NO_ROOM_SQLITE

@@ -14,7 +14,7 @@ import structlog
 
 from agent import place
 from agent.chunk import matches
-from agent.errors import is_disk_full
+from agent.errors import DiskFull, is_disk_full
 from agent.filesystem import STAGE
 from agent.finish import finish, in_thread
 from agent.index import Batch, Print
@@ -35,6 +35,8 @@ log = structlog.get_logger()
 
 SMALL_SIZE_BYTES: Final = 16 * 1024 * 1024
 LINGER_LOOK_S: Final = 5.0
+PLACING: Final = "\0place"
+"""The key of the problem that keeps everything from being placed: no path, so that no look drops it."""
 PLACE_AT_ONCE: Final = 5_000
 """About how many nodes go into one placing; a larger commit still goes whole."""
 
@@ -70,7 +72,20 @@ class Fetcher:
     # --- starting
 
     async def recover(self) -> None:
-        """Finish the placing that a crash has interrupted, and clear the stage. Before anything else."""
+        """Finish the placing that a crash has interrupted, and clear the stage. Before anything else.
+
+        Where the disk has no room for it now, it is tried until it has.
+        """
+        patience = Patience()
+        while True:
+            try:
+                await self._recover()
+                return
+            except OSError as error:
+                self._report(error)
+                await patience.wait()
+
+    async def _recover(self) -> None:
         replica = self._replica
         async with replica.disk:
             await asyncio.to_thread(self._make_stage)
@@ -117,6 +132,8 @@ class Fetcher:
                 outcome = False
             if outcome is None:
                 patience = Patience()
+                if not self._replica.plan().place:
+                    self._replica.problems.pop(PLACING, None)
                 await changed.wait()
             elif outcome:
                 patience = Patience()
@@ -152,12 +169,13 @@ class Fetcher:
                 self._replica.notify()
 
     def _report(self, error: Exception) -> None:
+        """Show what keeps the journal's changes from the disk, until something could be placed."""
         replica = self._replica
-        code = "disk_full" if is_disk_full(error) else "placing_failed"
+        code = DiskFull.code if is_disk_full(error) else "placing_failed"
         message = (
             "the disk is full: nothing is fetched until there is room" if is_disk_full(error) else str(error)
         )
-        replica.problems["\0place"] = Problem("", code, message)
+        replica.problems[PLACING] = Problem("", code, message)
         log.warning(
             "placing.delayed", workspace_id=str(replica.workspace_id), error=type(error).__name__, code=code
         )
@@ -367,7 +385,7 @@ class Fetcher:
                 self._staged[change.node_id] = (change.after, staged[change.node_id])
         for node_id in lost:
             self._break(node_id)
-        replica.problems.pop("\0place", None)
+        replica.problems.pop(PLACING, None)
 
     def _break(self, node_id: UUID) -> None:
         """Content that the service cannot give is left out, said so, and asked for again later."""

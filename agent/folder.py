@@ -11,7 +11,8 @@ from uuid import UUID
 import structlog
 
 from agent.commit import Committer
-from agent.fetch import Fetcher
+from agent.errors import DiskFull
+from agent.fetch import PLACING, Fetcher
 from agent.filesystem import Root
 from agent.hashing import Hasher
 from agent.home import Credential, FolderRecord
@@ -64,6 +65,7 @@ class Folder:
             replica, self.uploader, self.receiver, publisher, service, may_run, self._is_filling
         )
         self.fetcher = Fetcher(replica, transfer, service, self.looker.hint, may_run)
+        self._recovering = True
 
     @classmethod
     async def open(
@@ -111,6 +113,7 @@ class Folder:
         """Keep the folder in step. Runs until cancelled."""
         try:
             await self.fetcher.recover()
+            self._recovering = False
             async with asyncio.TaskGroup() as group:
                 for name, work in (
                     ("receive", self.receiver.run()),
@@ -177,6 +180,25 @@ class Folder:
             and self.hasher.is_done
             and self.fetcher.is_done
             and replica.plan().is_empty
+        )
+
+    @property
+    def lacks_room(self) -> bool:
+        """Whether all that is left to do is to place what the disk has no room for."""
+        replica = self.replica
+        problem = replica.problems.get(PLACING)
+        return (
+            problem is not None
+            and problem.code == DiskFull.code
+            and (
+                self._recovering
+                or (
+                    not self.looker.is_looking
+                    and replica.in_flight is None
+                    and self.hasher.is_done
+                    and not replica.plan().commit
+                )
+            )
         )
 
     def status(self) -> dict[str, Any]:

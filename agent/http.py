@@ -11,6 +11,7 @@ from typing import Any, Final, Self
 import aiohttp
 import msgspec
 
+from agent.errors import StoreFull
 from broker.errors import (
     Corrupt,
     CursorUnknown,
@@ -159,6 +160,8 @@ def _error_of(status: int, body: _ErrorBody) -> HutchError:
         return NotFound(message, code)
     if code == CursorUnknown.code:
         return CursorUnknown(message)
+    if code == StoreFull.code:
+        return StoreFull(message)
     if status in (408, 429) or status >= 500:
         return Unavailable(message)
     return Refused(message, code)

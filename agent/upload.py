@@ -7,13 +7,15 @@ from typing import Final
 import structlog
 
 from agent.chunk import read_chunk
+from agent.errors import StoreFull
 from agent.filesystem import Root
 from agent.patience import Patience
 from agent.plan import Change
 from agent.replica import Replica
+from agent.scan import Problem
 from agent.transfer import Transfer
 from agent.trees import Node
-from broker.errors import HutchError
+from broker.errors import HutchError, Retryable
 from broker.model import Chunk, FullContent, Kind
 
 log = structlog.get_logger()
@@ -22,6 +24,7 @@ SMALL_SIZE_BYTES: Final = 4 * 1024 * 1024
 LEASE_S: Final = 6 * 3600.0
 """How long an upload is counted on before the gateway is asked again; its own lease is longer."""
 
+_SENDING: Final = "\0upload"
 _GROUP_FILES: Final = 1_000
 _GROUP_SIZE_BYTES: Final = 32 * 1024 * 1024
 
@@ -76,13 +79,20 @@ class Uploader:
             try:
                 await self._send(nodes)
                 self._failing, patience = False, Patience()
+                self._replica.problems.pop(_SENDING, None)
             except HutchError as error:
                 self._failing = True
+                self._report(error)
                 log.info("upload.delayed", workspace_id=str(self._replica.workspace_id), error=str(error))
                 await patience.wait()
             finally:
                 self._busy.difference_update(node.digest for node in nodes)
                 self._replica.notify()
+
+    def _report(self, error: HutchError) -> None:
+        """Show what only a person can mend. That the service is away shows in the state already."""
+        if isinstance(error, StoreFull) or not isinstance(error, Retryable):
+            self._replica.problems[_SENDING] = Problem("", error.code, str(error))
 
     # --- choosing
 

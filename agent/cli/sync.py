@@ -35,7 +35,7 @@ async def _sync_alone(home: Home, timeout_s: float | None, progress: bool | None
     from agent.cli.logs import configure_logs
     from agent.engine import Agent
 
-    configure_logs("warning")
+    configure_logs("error")  # what goes wrong ends it, and is said in one line
     agent = Agent(home)
 
     async def read() -> Status:

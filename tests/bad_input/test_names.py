@@ -80,9 +80,9 @@ def make_bad_things(folder: Path) -> dict[str, str]:
             file.write("This name is no UTF-8.\n")
     os.mkdir(raw + b"/d\xedr")
     (Path(os.fsdecode(raw + b"/d\xedr")) / "below.txt").write_text("My folder's name is none.\n")
-    for name in (".HUTCH", "sub/.hutch", ".hutch."):
-        (folder / name).mkdir(parents=True)
-        (folder / name / "inside.txt").write_text("Not Hutch's own.\n")
+    for folds in (".HUTCH", "sub/.hutch", ".hutch."):
+        (folder / folds).mkdir(parents=True)
+        (folder / folds / "inside.txt").write_text("Not Hutch's own.\n")
     os.mkfifo(folder / "pipe")
     with socket.socket(socket.AF_UNIX) as one:
         here = os.getcwd()
