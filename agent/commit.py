@@ -109,7 +109,9 @@ class Committer:
         plan = replica.plan()
         if plan.adoptions or plan.asides or replica.is_behind:
             return False
-        changes = select(plan.commit, limit=self._limit, is_ready=self._uploader.is_ready)
+        changes = select(
+            plan.commit, limit=self._limit, is_ready=self._uploader.is_ready, tree=replica.trees.remote
+        )
         if not changes or (len(changes) < _ENOUGH and self._is_filling()):
             return False
         manifests = await replica.manifests(self._digests(changes))

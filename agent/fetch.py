@@ -152,7 +152,13 @@ class Fetcher:
             await self._agree(plan.agreed)
             return True
         await self._drop_stale(plan)
-        ready = select(plan.place, limit=PLACE_AT_ONCE, is_ready=self._is_ready, commit_of=self._commit_of)
+        ready = select(
+            plan.place,
+            limit=PLACE_AT_ONCE,
+            is_ready=self._is_ready,
+            commit_of=self._commit_of,
+            tree=self._replica.trees.local,
+        )
         return await self._place(plan, ready) if ready else None
 
     async def _drop_stale(self, plan: Plan) -> None:

@@ -146,6 +146,8 @@ def check(root: Root, intent: Intent) -> set[str]:
         step.source for step in intent.steps if step.source is not None and (step.after is None or step.moves)
     }
     for step in intent.steps:
+        if step.after is not None and step.target is None:
+            wrong.add("")  # it would be cut off from the folder, and its old place be empty
         if step.source is not None:
             now = root.look(step.source)
             if step.seen is None or now is None or not _is_as_seen(step, now, step.seen):

@@ -230,8 +230,13 @@ class _Merge:
     # --- no directory below itself: of the moves that close a ring, this device's are undone
 
     def _undo_cycles(self, dirty: list[UUID]) -> None:
-        for node_id in dirty:
-            node = self.target[node_id]
+        # Undoing a move may bring a directory back to life, and that may close another ring.
+        while self._undo_cycles_once():
+            self._revive_parents(dirty)
+
+    def _undo_cycles_once(self) -> bool:
+        undone = False
+        for node_id, node in list(self.target.items()):
             remote = self.trees.remote.get(node_id)
             if (
                 node is None
@@ -242,7 +247,8 @@ class _Merge:
                 continue
             if self._is_below_itself(node):
                 self.target[node_id] = replace(node, parent_id=remote.parent_id, name=remote.name)
-        self._revive_parents(dirty)
+                undone = True
+        return undone
 
     def _is_below_itself(self, node: Node) -> bool:
         seen = {node.node_id}
@@ -365,8 +371,8 @@ class _Merge:
                 agreed.append(node_id)
         place = list(self._without_kept(place))
         return Plan(
-            commit=tuple(_possible(commit, self.trees.remote)),
-            place=tuple(_possible(place, self.trees.local)),
+            commit=tuple(_possible(_without_rings(commit, self.trees.remote), self.trees.remote)),
+            place=tuple(_possible(_without_rings(place, self.trees.local), self.trees.local)),
             agreed=tuple(agreed),
         )
 
@@ -410,6 +416,32 @@ def _is_blocked(change: Change, by_id: Mapping[UUID, Change], tree: Tree) -> boo
             return True
     parent_id = change.after.parent_id
     return parent_id != ROOT and parent_id not in tree and parent_id not in by_id
+
+
+def _without_rings(changes: list[Change], tree: Tree) -> list[Change]:
+    """A node that nothing may be done to can close a ring with moves that would be right without it: they wait."""
+    held: set[UUID] = set()
+    while closing := rings([change for change in changes if change.node_id not in held], tree):
+        held |= closing
+    return [change for change in changes if change.node_id not in held]
+
+
+def rings(changes: Iterable[Change], tree: Tree) -> set[UUID]:
+    """The moves among `changes` that would put a directory of `tree` below itself."""
+    moves = {change.node_id: change.after for change in changes if change.after is not None}
+    moved = {change.node_id for change in changes if change.moves}
+    found: set[UUID] = set()
+    for start in moved - found:
+        way, node_id = [start], moves[start].parent_id
+        while node_id != ROOT and node_id != start and len(way) <= len(tree) + len(moves):
+            way.append(node_id)
+            node = moves.get(node_id) or tree.get(node_id)
+            if node is None:
+                break
+            node_id = node.parent_id
+        if node_id == start:
+            found.update(moved.intersection(way))
+    return found
 
 
 # --- which changes belong together
@@ -463,6 +495,7 @@ def select(
     limit: int,
     is_ready: Callable[[Change], bool],
     commit_of: Callable[[Change], int] | None = None,
+    tree: Tree | None = None,
 ) -> list[Change]:
     """As many changes as may go now, each with all that it needs.
 
@@ -471,6 +504,7 @@ def select(
         limit: About how many. A group that needs each other goes whole, so there may be more.
         is_ready: Whether a change's content is where it has to be.
         commit_of: Which journal entry brought a change (0: none); changes of one entry then go together.
+        tree: What they are made to. Of moves that are right only with another that may not go yet, none goes then.
 
     Returns:
         The changes that may go, in the order given; empty when none may.
@@ -479,14 +513,20 @@ def select(
     needs = dependencies(by_id.values())
     if commit_of is not None:
         _bind_commits(by_id, needs, commit_of)
-    blocked = closure((n for n, change in by_id.items() if not is_ready(change)), _reversed(needs))
-    chosen: set[UUID] = set()
-    for node_id in by_id:
-        if len(chosen) >= limit:
-            break
-        if node_id not in blocked:
-            closure([node_id], needs, chosen)
-    return [change for node_id, change in by_id.items() if node_id in chosen]
+    needed_by = _reversed(needs)
+    blocked = closure((n for n, change in by_id.items() if not is_ready(change)), needed_by)
+    while True:
+        chosen: set[UUID] = set()
+        for node_id in by_id:
+            if len(chosen) >= limit:
+                break
+            if node_id not in blocked:
+                closure([node_id], needs, chosen)
+        selected = [change for node_id, change in by_id.items() if node_id in chosen]
+        closing = rings(selected, tree) if tree is not None else set()
+        if not closing:
+            return selected
+        closure(closing, needed_by, blocked)
 
 
 def _reversed(needs: Mapping[UUID, Iterable[UUID]]) -> dict[UUID, list[UUID]]:
