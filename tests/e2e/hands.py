@@ -34,6 +34,7 @@ class Hands:
     seed: str
     done: dict[str, int] = field(default_factory=lambda: {"edit": 0, "move": 0, "delete": 0})
     _edited: dict[int, int] = field(default_factory=dict)
+    _known: dict[bool, list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._chance = random.Random(self.seed)
@@ -67,8 +68,8 @@ class Hands:
     def _edit(self, path: Path | None) -> None:
         way = self._chance.choice([self._overwrite, self._append, self._save_anew])
         if path is None and self._chance.random() < 0.15:
-            directory = self.folder / self._chance.choice(_all(self.folder, files=False))
-            path, way = directory / f"new {self._mark()}.txt", self._overwrite
+            path, way = self._any_directory() / f"new {self._mark()}.txt", self._overwrite
+            self._known.pop(True, None)
         path = path or self._any_file()
         way(path)
         status = path.lstat()
@@ -90,24 +91,37 @@ class Hands:
     def _move(self, path: Path | None) -> None:
         """A file, or one time in three a directory with all in it, to another directory and another name."""
         if path is None and self._chance.random() < 0.33:
-            path = self.folder / self._chance.choice(_all(self.folder, files=False))
+            path = self._any_directory()
         path = path or self._any_file()
-        others = [self.folder / each for each in _all(self.folder, files=False)]
+        others = [self.folder / each for each in self._all(files=False)]
         others = [each for each in others if each != path and path not in each.parents]
         path.rename(self._chance.choice([self.folder, *others]) / f"moved {self._mark()}{path.suffix}")
+        self._known.clear()
 
     def _delete(self, path: Path | None) -> None:
         """A file, or one time in ten a small directory with all in it."""
         if path is None and self._chance.random() < 0.1:
-            directories = [self.folder / each for each in _all(self.folder, files=False)]
+            directories = [self.folder / each for each in self._all(files=False)]
             small = [each for each in directories if len(list(each.rglob("*"))) < 15]
             if small:
                 shutil.rmtree(self._chance.choice(small))
+                self._known.clear()
                 return
-        (path or self._any_file()).unlink()
+        files = self._all(files=True)
+        path = path or self._any_file()
+        path.unlink()
+        files.remove(os.path.relpath(path, self.folder))
 
     def _any_file(self) -> Path:
-        return self.folder / self._chance.choice(_all(self.folder, files=True))
+        return self.folder / self._chance.choice(self._all(files=True))
+
+    def _any_directory(self) -> Path:
+        return self.folder / self._chance.choice(self._all(files=False))
+
+    def _all(self, *, files: bool) -> list[str]:
+        if files not in self._known:
+            self._known[files] = _all(self.folder, files=files)
+        return self._known[files]
 
     def _mark(self) -> str:
         return f"{self.seed} {self._chance.getrandbits(64):016x}"
