@@ -9,8 +9,9 @@ from uuid import UUID
 import structlog
 
 from agent.index import Batch, InFlight
+from agent.look import Looker
 from agent.patience import Patience, next_delay_s
-from agent.plan import Change, select
+from agent.plan import Change, Plan, select
 from agent.receive import Receiver
 from agent.replay import operations
 from agent.replica import Replica
@@ -47,6 +48,11 @@ ANSWER_WAIT_S: Final = 20.0
 MESSAGE_SIZE_BYTES: Final = MAX_MESSAGE_SIZE_BYTES - 8 * 1024
 """How large a request may be to go as a message: the notice of it must fit as well."""
 
+FEW_DELETIONS: Final = 20
+MANY_QUIET_S: Final = 0.5
+MOST_QUIET_S: Final = 10.0
+"""How long nothing must have vanished before more than `FEW_DELETIONS`, or most of the folder, are told of."""
+
 _USUAL_LIMIT: Final = 4_000
 _ENOUGH: Final = 1_000
 _RETRY_PARKED_S: Final = 300.0
@@ -72,6 +78,7 @@ class Committer:
         service: Service,
         may_run: asyncio.Event,
         is_filling: Callable[[], bool],
+        looker: Looker,
     ) -> None:
         self._replica = replica
         self._uploader = uploader
@@ -80,6 +87,8 @@ class Committer:
         self._service = service
         self._may_run = may_run
         self._is_filling = is_filling
+        self._looker = looker
+        self._asking: asyncio.TimerHandle | None = None
         self._limit = _USUAL_LIMIT
         self._refusals = 0
         self._refused = False
@@ -109,16 +118,43 @@ class Committer:
         plan = replica.plan()
         if plan.adoptions or plan.asides or replica.is_behind:
             return False
+        may_delete = self._may_delete(plan)
         changes = select(
-            plan.commit, limit=self._limit, is_ready=self._uploader.is_ready, tree=replica.trees.remote
+            plan.commit,
+            limit=self._limit,
+            is_ready=lambda c: self._uploader.is_ready(c) and (may_delete or c.after is not None),
+            tree=replica.trees.remote,
         )
         if not changes or (len(changes) < _ENOUGH and self._is_filling()):
             return False
         manifests = await replica.manifests(self._digests(changes))
+        if any(change.after is None for change in changes) and not await self._looker.check_in_place():
+            return False
         if replica.plan() is not plan:
             return True
         await self._store(changes, manifests)
         return True
+
+    def _may_delete(self, plan: Plan) -> bool:
+        """Whether deletions may be told of now. What vanishes with a folder that is just being removed is none.
+
+        A few go at once. Many wait until the folder has been quiet for a moment, and most of a folder for longer: who
+        removes the folder itself has reached its mark by then, and that stops everything.
+        """
+        deletions = sum(change.after is None for change in plan.commit)
+        if deletions <= FEW_DELETIONS:
+            return True
+        is_most = deletions * 2 >= len(self._replica.trees.remote)
+        wait_s = (MOST_QUIET_S if is_most else MANY_QUIET_S) - self._looker.quiet_s()
+        if wait_s <= 0 and not self._looker.is_looking:
+            return True
+        if self._asking is None:
+            self._asking = asyncio.get_running_loop().call_later(max(wait_s, 0.05), self._ask_again)
+        return False
+
+    def _ask_again(self) -> None:
+        self._asking = None
+        self._replica.notify()
 
     @staticmethod
     def _digests(changes: Iterable[Change]) -> set[bytes]:

@@ -62,7 +62,7 @@ class Folder:
         self.receiver = Receiver(replica, service, lambda: self.looker.hint("", deep=True))
         self.uploader = Uploader(replica, transfer, self.looker.hint, may_run)
         self.committer = Committer(
-            replica, self.uploader, self.receiver, publisher, service, may_run, self._is_filling
+            replica, self.uploader, self.receiver, publisher, service, may_run, self._is_filling, self.looker
         )
         self.fetcher = Fetcher(replica, transfer, service, self.looker.hint, may_run)
         self._recovering = True

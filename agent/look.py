@@ -5,6 +5,7 @@ whole tree at the start and every few minutes.
 """
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Final
 from uuid import UUID
@@ -16,7 +17,7 @@ from watchfiles._rust_notify import WatchfilesRustInternalError
 from agent.index import Batch
 from agent.patience import jittered
 from agent.replica import Replica
-from agent.scan import Problem, RootGone, Sight, scan
+from agent.scan import Problem, RootGone, Sight, is_in_place, scan
 from broker.model import RESERVED_NAME, Kind
 
 log = structlog.get_logger()
@@ -41,12 +42,17 @@ class Looker:
         self._full_begun = 0
         self._full_done = 0
         self._in_place = True
+        self._vanished = -math.inf
         self.watching = False
 
     @property
     def in_place(self) -> bool:
         """Whether the folder was where it should be at the last look."""
         return self._in_place
+
+    def quiet_s(self) -> float:
+        """How long ago something was last seen to have gone from the folder, in seconds; infinity when never."""
+        return asyncio.get_running_loop().time() - self._vanished
 
     @property
     def is_looking(self) -> bool:
@@ -69,6 +75,13 @@ class Looker:
                 event.clear()
         finally:
             self._replica.unlisten(event)
+
+    async def check_in_place(self) -> bool:
+        """Whether the folder, with its mark, is where it should be at this moment. If not, all stops until it is."""
+        if await asyncio.to_thread(is_in_place, self._replica.root):
+            return True
+        self.hint("", deep=True)
+        return False
 
     # --- scanning
 
@@ -134,6 +147,8 @@ class Looker:
             if node is not None and node.kind is Kind.DIRECTORY and node.node_id not in replica.trees.local
         ]
         self._try_removals_again(batch)
+        if any(node is None for node in sight.local.values()):
+            self._vanished = asyncio.get_running_loop().time()
         if batch.local or batch.prints:
             await replica.write(batch)
         self._note_problems(sight)

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from agent.filesystem import Root, birth_ns, kind_of, print_of
 from agent.index import Print
+from agent.marker import MARKER
 from agent.trees import UNHASHED, Node, Tree, replace
 from broker.errors import Retryable
 from broker.model import ROOT, Kind, name_problem, target_problem
@@ -100,8 +101,13 @@ def scan(
     return sight
 
 
+def is_in_place(root: Root) -> bool:
+    """Whether the folder stands where it should, with its mark. Blocks."""
+    return root.is_in_place() and root.look(f"{OWN_NAME}/{MARKER}") is not None
+
+
 def _check_root(root: Root) -> None:
-    if not root.is_in_place() or root.look(OWN_NAME) is None:
+    if not is_in_place(root):
         raise RootGone(
             "the folder is not in its place (moved, unmounted or replaced): nothing is synced until it is"
         )

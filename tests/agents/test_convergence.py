@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -143,6 +144,35 @@ async def test_a_restored_service_deletes_nothing(tmp_path: Path) -> None:
     await world.settle()
     assert laptop.tree() == desktop.tree()
     assert {laptop.read(path) for path in laptop.tree()} == {b"old", b"new", b"newer"}
+    await laptop.stop()
+    await desktop.stop()
+
+
+async def test_removing_the_folder_itself_deletes_nothing_elsewhere(tmp_path: Path) -> None:
+    world, laptop, desktop = await two(tmp_path)
+    for number in range(300):
+        laptop.write(f"{number % 10}/{number}.txt", f"content {number}")
+    await world.settle()
+    before, seq = desktop.tree(), world.head.seq
+    shutil.rmtree(laptop.path)
+    await laptop.folder.looker.look_at_all()
+    await world.settle(desktop)
+    assert not laptop.folder.looker.in_place
+    assert (desktop.tree(), world.head.seq) == (before, seq)
+    await laptop.stop()
+    await desktop.stop()
+
+
+async def test_emptying_a_folder_empties_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.commit.MOST_QUIET_S", 0.2)
+    world, laptop, desktop = await two(tmp_path)
+    for number in range(60):
+        laptop.write(f"{number % 4}/{number}.txt", f"content {number}")
+    await world.settle()
+    for path in range(4):
+        shutil.rmtree(laptop.path / str(path))
+    await world.settle()
+    assert desktop.tree() == {}
     await laptop.stop()
     await desktop.stop()
 
