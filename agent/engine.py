@@ -21,10 +21,11 @@ from agent.scan import Problem, RootGone
 from agent.service import Service, Session
 from agent.steering import handlers_for
 from agent.transfer import Transfer
+from agent.trust import check_session
 from broker.connection import BrokerAddress, Publisher
 from broker.consumer import Consumer
 from broker.delivery import Delivery
-from broker.errors import Corrupt, Forbidden, HutchError, NotFound, Refused
+from broker.errors import Corrupt, Forbidden, HutchError, NotFound, Refused, Unproven
 from broker.messages import ChangeNotice, CommitAccepted, CommitRefused, MembershipChanged, decode_inbox
 from broker.topology import device_user
 
@@ -34,7 +35,7 @@ PREFETCH: Final = 32
 PUBLISHER_IDLE_S: Final = 60.0
 SESSION_TIMEOUT_S: Final = 15.0
 HEADS_EVERY_S: Final = 900.0
-ROOM_LOOK_S: Final = 0.25
+HOPELESS_LOOK_S: Final = 0.25
 BROKER_WAIT_S: Final = 15.0
 """How long the broker may take to be reached before what is missing is asked of the metadata server."""
 
@@ -84,16 +85,16 @@ class Agent:
     async def sync_once(self, timeout_s: float | None) -> bool:
         """Sync both ways until equal with the service's head. False: the time was up before that.
 
-        Raises as `run` does, and `DiskFull` when that is all that is in the way.
+        Raises as `run` does, `DiskFull` when that is all that is in the way, and `Unproven`.
         """
         done = False
 
         async def work() -> None:
             nonlocal done
             async with asyncio.TaskGroup() as group:
-                room = group.create_task(self._watch_room(), name="watch the room")
+                hopeless = group.create_task(self._watch_hopeless(), name="watch for the hopeless")
                 done = await self.wait_synced(timeout_s)
-                room.cancel()
+                hopeless.cancel()
 
         with self._home.lock():
             async with contextlib.AsyncExitStack() as stack:
@@ -101,10 +102,12 @@ class Agent:
                 await self._work_until(work())
         return done
 
-    async def _watch_room(self) -> None:
-        """Whoever syncs once is not kept waiting for room on the disk."""
+    async def _watch_hopeless(self) -> None:
+        """Whoever syncs once is not kept waiting for what a person has to mend."""
         while True:
-            await asyncio.sleep(ROOM_LOOK_S)
+            await asyncio.sleep(HOPELESS_LOOK_S)
+            if (unproven := self._unproven()) is not None:
+                raise unproven
             missing = any(problem.code == DiskFull.code for problem in self._missing.values())
             if missing or any(folder.lacks_room for folder in self._folders.values()):
                 raise DiskFull("the disk is full: make room, and try again")
@@ -247,6 +250,7 @@ class Agent:
         try:
             async with asyncio.timeout(SESSION_TIMEOUT_S):
                 session = await self._service.session()
+            check_session(self._credential.metadata_url, session.gateway_url, session.amqp_url)
         except Forbidden:
             raise
         except (HutchError, TimeoutError) as error:
@@ -347,6 +351,9 @@ class Agent:
     def status(self) -> dict[str, Any]:
         """The object that `hutch status --json` prints."""
         workspaces = [folder.status() for folder in self._folders.values()]
+        if (unproven := self._unproven()) is not None:
+            for workspace in workspaces:
+                workspace["errors"].append({"path": "", "code": unproven.code, "message": str(unproven)})
         workspaces += [
             _missing_status(record, self._missing[record.workspace_id])
             for record in self._home.folders()
@@ -358,6 +365,11 @@ class Agent:
             "bytes_up": self._transfer.bytes_up if self._transfer else 0,
             "bytes_down": self._transfer.bytes_down if self._transfer else 0,
         }
+
+    def _unproven(self) -> Unproven | None:
+        """Somebody who is not the service answers in its place."""
+        trouble = None if self._consumer is None else self._consumer.trouble
+        return trouble if isinstance(trouble, Unproven) else None
 
     def _state(self) -> str:
         if not self._may_run.is_set():

@@ -21,6 +21,7 @@ from broker.errors import (
     NotFound,
     Refused,
     Unavailable,
+    Unproven,
 )
 
 _CONNECT_TIMEOUT_S: Final = 10
@@ -120,7 +121,7 @@ class Http:
         except aiohttp.InvalidURL as error:
             raise Misconfigured(f"{self._url} is no address of a server") from error
         except aiohttp.ClientConnectorCertificateError as error:
-            raise Unavailable(f"{self._url} shows a certificate that this device does not trust") from error
+            raise Unproven(f"{self._url} shows a certificate that this device does not trust") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Unavailable(f"{self._url} cannot be reached: {type(error).__name__}: {error}") from error
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from agent.errors import Untrusted, WrongPassword
 from agent.home import Credential, Home
 from agent.service import LinkedSession, Service
-from agent.trust import find_authority, is_untrusted
+from agent.trust import check_session, find_authority, is_untrusted
 from broker.errors import Forbidden, HutchError, Unavailable
 
 
@@ -43,6 +43,7 @@ class Linking:
         name = self.home.save_ca(pem) if pem is not None else None
         try:
             session = await self._send(self.home.root / name if name else None)
+            check_session(self.url, session.gateway_url, session.amqp_url)
             return await self._keep(session, name)
         except BaseException:
             self.home.ca_path.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from agent.errors import PlainText, Untrusted
 from agent.service import Service
-from broker.errors import Corrupt, HutchError, Misconfigured, Unavailable
+from broker.errors import Corrupt, HutchError, Misconfigured, Unavailable, Unproven
 
 _BEGIN: Final = "-----BEGIN CERTIFICATE-----"
 
@@ -115,4 +115,21 @@ async def _system_trusts(url: str) -> bool:
 
 def is_untrusted(error: BaseException) -> bool:
     """Whether a call failed since the server's certificate is not trusted."""
-    return isinstance(error.__cause__, ssl.CertificateError)
+    return isinstance(error, Unproven)
+
+
+def check_session(metadata_url: str, gateway_url: str, amqp_url: str) -> None:
+    """See that a service that is reached over TLS does not send its devices on in the clear.
+
+    Raises:
+        PlainText: It does, to another computer.
+    """
+    if not metadata_url.startswith("https:"):
+        return
+    for url in (gateway_url, amqp_url):
+        parts = urlsplit(url)
+        if parts.scheme not in ("https", "amqps") and not is_loopback(parts.hostname or ""):
+            raise PlainText(
+                f"the service sends this device on to {parts.scheme}://{parts.hostname}, where all could be read on"
+                " the way: its operator has to give it addresses with https and amqps"
+            )

@@ -43,11 +43,17 @@ class Consumer:
         self._prefetch = prefetch
         self._exclusive = exclusive
         self._stream: _Stream | None = None
+        self._trouble: HutchError | None = None
 
     @property
     def connected(self) -> bool:
         """Whether deliveries can arrive just now."""
         return self._stream is not None and not self._stream.ended
+
+    @property
+    def trouble(self) -> HutchError | None:
+        """Why the last try to consume failed; None while it goes well."""
+        return self._trouble
 
     async def run(self, on_delivery: OnDelivery, *, on_connected: OnConnected | None = None) -> None:
         """Hand over deliveries, one after the other, until cancelled; connect again whenever the connection is lost.
@@ -88,6 +94,7 @@ class Consumer:
             try:
                 stream = await _open_stream(self._address, self._queue, self._prefetch, self._exclusive)
             except HutchError as error:
+                self._trouble = error
                 if not patience.bears(error, asyncio.get_running_loop().time()):
                     raise
                 delay_s = patience.delay_s()
@@ -96,6 +103,7 @@ class Consumer:
                 )
                 await asyncio.sleep(delay_s)
             else:
+                self._trouble = None
                 log.info("broker_consumer.started", attempt=patience.attempts)
                 return stream
 

@@ -3,6 +3,7 @@
     HutchError
     ├── Retryable       the other side may do better later: hold, wait, try again in place
     │   ├── Unavailable         a server cannot be reached, or says that it is not ready
+    │   │   └── Unproven            who answers cannot prove to be the server
     │   └── Blocked             the broker refuses publishes for now (full queue, alarm)
     ├── Refused         the request was understood and will not be done: answer with its code
     │   ├── Forbidden           no (valid) credential, or not a member
@@ -36,6 +37,13 @@ class Unavailable(Retryable):
     """A server cannot be reached, or says that it is not ready."""
 
     code = "unavailable"
+
+
+class Unproven(Unavailable):
+    """Who answers cannot prove to be the server: an impostor, or a network that wants a login first. Nothing was told."""
+
+    code = "untrusted"
+    exit_code = 28
 
 
 class Blocked(Retryable):

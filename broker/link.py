@@ -24,6 +24,7 @@ from broker.errors import (
     Refused,
     Retryable,
     Unavailable,
+    Unproven,
 )
 
 CONNECT_TIMEOUT_S: Final = 10.0
@@ -271,6 +272,8 @@ def _make_ssl_context(cafile: str | None) -> ssl.SSLContext:
 def translate(error: BaseException) -> HutchError:
     """Put an error of the library into our words. The broker's own text decides where its codes are ambiguous."""
     text = str(error)
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        return Unproven("the broker shows a certificate that is not trusted here")
     if isinstance(error, amqp.PublishError):
         return NotFound("no queue takes this message: is the exchange bound?", code="no_route")
     if isinstance(error, amqp.DeliveryError):
