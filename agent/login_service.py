@@ -28,6 +28,9 @@ _HOPELESS: Final = sorted(
     for error in (Forbidden, NotLinked, AlreadyLinked, AlreadyRunning, Untrusted, Misconfigured)
 )
 
+# systemd takes no program whose path has one of these, however it is quoted; as an argument it may.
+_ODD: Final = frozenset("'\"\\")
+
 _UNIT_TEXT: Final = """\
 [Unit]
 Description=Hutch keeps folders the same on all your devices
@@ -59,6 +62,8 @@ def unit_text(program: Sequence[str], home: Path) -> str:
     Raises:
         Misconfigured: When a path cannot stand in a unit (a line break in it).
     """
+    if not _ODD.isdisjoint(program[0]):
+        program = ["/bin/sh", "-c", 'exec "$0" "$@"', *program]
     command = " ".join(quote(word).replace("$", "$$") for word in program)
     hopeless = " ".join(map(str, _HOPELESS))
     return _UNIT_TEXT.format(command=command, home=quote(f"HUTCH_HOME={home}"), hopeless=hopeless)
