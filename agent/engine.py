@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from agent.control import ControlServer
-from agent.errors import DiskFull, FolderLinked, is_disk_full
+from agent.errors import DiskFull, FolderLinked, Untrusted, is_disk_full
 from agent.folder import CONFLICT_MARK, REOPEN_S, Folder
 from agent.home import Credential, FolderRecord, Home
 from agent.index import Index
@@ -85,7 +85,7 @@ class Agent:
     async def sync_once(self, timeout_s: float | None) -> bool:
         """Sync both ways until equal with the service's head. False: the time was up before that.
 
-        Raises as `run` does, `DiskFull` when that is all that is in the way, and `Unproven`.
+        Raises as `run` does, `DiskFull` when that is all that is in the way, and `Untrusted`.
         """
         done = False
 
@@ -107,7 +107,7 @@ class Agent:
         while True:
             await asyncio.sleep(HOPELESS_LOOK_S)
             if (unproven := self._unproven()) is not None:
-                raise unproven
+                raise Untrusted(str(unproven)) from unproven
             missing = any(problem.code == DiskFull.code for problem in self._missing.values())
             if missing or any(folder.lacks_room for folder in self._folders.values()):
                 raise DiskFull("the disk is full: make room, and try again")

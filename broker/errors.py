@@ -43,7 +43,6 @@ class Unproven(Unavailable):
     """Who answers cannot prove to be the server: an impostor, or a network that wants a login first. Nothing was told."""
 
     code = "untrusted"
-    exit_code = 28
 
 
 class Blocked(Retryable):
