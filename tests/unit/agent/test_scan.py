@@ -544,26 +544,33 @@ def test_a_link_is_itself_and_never_what_it_leads_to(disk: Disk, tmp_path: Path)
     assert disk.node("to outside").kind is Kind.SYMLINK
 
 
-def test_a_thousand_levels_deep(tmp_path: Path) -> None:
-    """Deeper than any path that the kernel takes."""
+@pytest.fixture
+def deep(tmp_path: Path) -> Iterator[Disk]:
+    """A thousand levels, deeper than any path that the kernel takes, with a file at the bottom."""
     disk = Disk(tmp_path)
     fd = os.open(disk.path, os.O_RDONLY)
-    for _ in range(DEEP):
-        os.mkdir("deeper", dir_fd=fd)
-        child = os.open("deeper", os.O_RDONLY, dir_fd=fd)
+    try:
+        for _ in range(DEEP):
+            os.mkdir("deeper", dir_fd=fd)
+            child = os.open("deeper", os.O_RDONLY, dir_fd=fd)
+            os.close(fd)
+            fd = child
+        os.close(os.open("bottom", os.O_CREAT | os.O_WRONLY, dir_fd=fd))
         os.close(fd)
-        fd = child
-    os.close(os.open("bottom", os.O_CREAT | os.O_WRONLY, dir_fd=fd))
-    os.close(fd)
-    sight = room.scan(disk.root, disk.tree, {}, {"": True}, _numbers().__next__)
+        yield disk
+    finally:
+        # Not for pytest to clear: its own way down has an end.
+        subprocess.run(["rm", "-rf", disk.path / "deeper"], check=True, timeout=60)
+
+
+def test_a_thousand_levels_deep(deep: Disk) -> None:
+    sight = room.scan(deep.root, deep.tree, {}, {"": True}, _numbers().__next__)
     assert len(sight.local) == DEEP + 1
-    disk.tree.update(sight.local)
-    disk.prints.update({node_id: look for node_id, look in sight.prints.items() if look is not None})
-    bottom = next(node for node in disk.tree.nodes.values() if node.kind is Kind.FILE)
-    assert disk.tree.path(bottom.node_id) == "deeper/" * DEEP + "bottom"
-    again = room.scan(disk.root, disk.tree, disk.prints, {"": True}, _numbers().__next__)
-    # Not for pytest to clear: its way down has an end.
-    subprocess.run(["rm", "-rf", disk.path / "deeper"], check=True, timeout=60)
+    deep.tree.update(sight.local)
+    deep.prints.update({node_id: look for node_id, look in sight.prints.items() if look is not None})
+    bottom = next(node for node in deep.tree.nodes.values() if node.kind is Kind.FILE)
+    assert deep.tree.path(bottom.node_id) == "deeper/" * DEEP + "bottom"
+    again = room.scan(deep.root, deep.tree, deep.prints, {"": True}, _numbers().__next__)
     assert again.local == {}
 
 
