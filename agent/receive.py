@@ -41,6 +41,7 @@ class Receiver:
         self._service = service
         self._taking = asyncio.Lock()
         self._early: dict[int, bytes] = {}
+        self._heads: dict[int, bytes] = {}  # the chain at the end of each notice that is not taken yet
         self._behind = asyncio.Event()
         self._answered = asyncio.Event()
         self._expecting: asyncio.TimerHandle | None = None
@@ -117,9 +118,11 @@ class Receiver:
             return
         if replica.cursor is None or notice.head.epoch != replica.cursor.epoch:
             self._early.clear()
+            self._heads.clear()
             self.ask()
             return
-        await self._take_early(notice.head)
+        self._heads[notice.head.seq] = notice.head.chain
+        await self._take_early()
         if self._early:
             missing = replica.cursor.seq + 1
             asyncio.get_running_loop().call_later(PREDECESSOR_WAIT_S, self._ask_if_missing, missing)
@@ -128,7 +131,7 @@ class Receiver:
         if self._replica.cursor is None or self._replica.cursor.seq < seq:
             self.ask()
 
-    async def _take_early(self, head: Cursor) -> None:
+    async def _take_early(self) -> None:
         async with self._taking:
             cursor = self._replica.cursor
             if cursor is None:
@@ -140,14 +143,28 @@ class Receiver:
                 del self._early[seq]
             if len(self._early) > _ENTRIES_AT_ONCE:
                 self._early.clear()
+                self._heads.clear()
                 self.ask()
             if not entries:
                 return
-            if cursor.seq + len(entries) == head.seq and _chain(cursor.chain, entries) != head.chain:
-                log.warning("notice.disbelieved", workspace_id=str(self._replica.workspace_id), seq=head.seq)
+            if not self._follows(cursor, entries):
+                log.warning("notice.disbelieved", workspace_id=str(self._replica.workspace_id), seq=cursor.seq)
+                self._early.clear()
+                self._heads.clear()
                 self.ask()
                 return
             await self._store(cursor, entries)
+
+    def _follows(self, cursor: Cursor, entries: Sequence[bytes]) -> bool:
+        """Whether entries chain on from the cursor as every notice that brought them has said."""
+        chain = cursor.chain
+        for seq, entry in enumerate(entries, cursor.seq + 1):
+            chain = extend_chain(chain, entry)
+            if self._heads.get(seq, chain) != chain:
+                return False
+        last = cursor.seq + len(entries)
+        self._heads = {seq: told for seq, told in self._heads.items() if seq > last}
+        return True
 
     # --- catching up
 
@@ -256,12 +273,6 @@ class Receiver:
             replica.index.incarnation,
             request.number,
         )
-
-
-def _chain(chain: bytes, entries: Sequence[bytes]) -> bytes:
-    for entry in entries:
-        chain = extend_chain(chain, entry)
-    return chain
 
 
 def _base_of(operation: Put) -> UUID:
