@@ -104,10 +104,14 @@ def test_a_home_without_room(service: Service, email: str, devices: Devices, sma
     one, two = pair(service, email, devices, small_disk)
     for device in (one, two):
         device.do("sync", "--timeout", "60")
+    two.start()
+    two.do("wait", "--timeout", "60")
     ballast = fill(two.home, 0)
     for number in range(300):
         (one.folder / f"{number}.txt").write_text(f"Letter {number}.\n")
     one.do("sync", "--timeout", "60")
+    assert two.wait_ended() == 27
+    assert "hutch: the disk is full" in two.told()
     ended = two("sync", "--timeout", "60")
     assert (ended.code, "the disk is full" in ended.line) == (27, True)
     ballast.unlink()

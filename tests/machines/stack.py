@@ -108,11 +108,12 @@ class Service:
 
 @dataclass
 class Device:
-    """A HUTCH_HOME, a folder beside it, and the program that people run."""
+    """A HUTCH_HOME, a folder beside it, and the program that people run. `others` are further settings of its own."""
 
     root: Path
     machine: Machine = HERE
     hutch: Path = HUTCH
+    others: dict[str, str] = field(default_factory=dict)
     _agent: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     @property
@@ -133,7 +134,7 @@ class Device:
 
     @property
     def settings(self) -> dict[str, str]:
-        return {"HUTCH_HOME": str(self.home), "HOME": str(self.root / "person")}
+        return {"HUTCH_HOME": str(self.home), "HOME": str(self.root / "person"), **self.others}
 
     def __call__(self, *arguments: object, typed: str = "") -> Ended:
         (self.root / "person").mkdir(parents=True, exist_ok=True)

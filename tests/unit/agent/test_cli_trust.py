@@ -6,7 +6,7 @@ import pytest
 
 from agent.errors import PlainText
 from agent.login_service import find_program, quote, unit_path, unit_text
-from agent.trust import check_url, fingerprint_of, plain_fingerprint
+from agent.trust import check_session, check_url, fingerprint_of, plain_fingerprint
 from broker.errors import Corrupt, Misconfigured
 
 
@@ -112,6 +112,12 @@ def test_a_dollar_in_the_command_is_a_dollar():
     assert 'ExecStart="/$$HOME/hutch" run' in unit_text(["/$HOME/hutch"], Path("/h"))
 
 
+@pytest.mark.parametrize("folder", ["/it's", '/a "b"', "/a\\b"])
+def test_a_program_whose_path_systemd_would_not_take_is_an_argument(folder: str):
+    text = unit_text([f"{folder}/hutch"], Path("/h"))
+    assert f"""ExecStart="/bin/sh" "-c" "exec \\"$$0\\" \\"$$@\\"" {quote(f"{folder}/hutch")} run\n""" in text
+
+
 def test_a_line_break_cannot_stand_in_a_unit():
     with pytest.raises(Misconfigured, match="unit file"):
         unit_text(["/h"], Path("/a\nExecStartPre=/bin/evil"))
@@ -127,3 +133,23 @@ def test_the_program_is_this_very_one(monkeypatch: pytest.MonkeyPatch, tmp_path:
 def test_units_are_kept_where_the_person_keeps_configuration():
     assert unit_path({}, Path("/home/anna")) == Path("/home/anna/.config/systemd/user/hutch.service")
     assert unit_path({"XDG_CONFIG_HOME": "/c"}, Path("/a")) == Path("/c/systemd/user/hutch.service")
+
+
+@pytest.mark.parametrize(
+    ("metadata_url", "gateway_url", "amqp_url", "good"),
+    [
+        ("https://h.example", "https://h.example:8", "amqps://h.example:5", True),
+        ("https://h.example", "http://h.example:8", "amqps://h.example:5", False),
+        ("https://h.example", "https://h.example:8", "amqp://h.example:5", False),
+        ("https://localhost", "http://127.0.0.1:8", "amqp://localhost:5", True),
+        ("http://10.0.0.1", "http://10.0.0.1:8", "amqp://10.0.0.1:5", True),  # the person has allowed it
+    ],
+)
+def test_a_service_over_tls_sends_nobody_on_in_the_clear(
+    metadata_url: str, gateway_url: str, amqp_url: str, good: bool
+):
+    if good:
+        check_session(metadata_url, gateway_url, amqp_url)
+    else:
+        with pytest.raises(PlainText):
+            check_session(metadata_url, gateway_url, amqp_url)
