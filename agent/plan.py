@@ -18,6 +18,9 @@ from agent.names import conflict_name
 from agent.trees import Node, Tree, Trees, replace, same
 from broker.model import ROOT, Kind
 
+_NESTED: Final = 2
+"""The rank of a deletion that another one includes."""
+
 _ASIDE: Final = UUID("6fbd1c58-2f0b-5b52-9d3a-6e0c8d0c6c11")
 
 
@@ -516,17 +519,44 @@ def select(
     needed_by = _reversed(needs)
     blocked = closure((n for n, change in by_id.items() if not is_ready(change)), needed_by)
     while True:
-        chosen: set[UUID] = set()
-        for node_id in by_id:
-            if len(chosen) >= limit:
-                break
-            if node_id not in blocked:
-                closure([node_id], needs, chosen)
+        chosen = _choose(by_id, needs, blocked, limit)
         selected = [change for node_id, change in by_id.items() if node_id in chosen]
         closing = rings(selected, tree) if tree is not None else set()
         if not closing:
             return selected
         closure(closing, needed_by, blocked)
+
+
+def _choose(
+    by_id: Mapping[UUID, Change], needs: Mapping[UUID, set[UUID]], blocked: set[UUID], limit: int
+) -> set[UUID]:
+    """Ids of about `limit` changes, with all that each needs. Deletions come last, the topmost first.
+
+    A deletion that needs more than there is room for (twenty thousand moves out of a directory) waits until some of
+    that has gone without it; what cannot go in parts goes whole.
+    """
+    chosen: set[UUID] = set()
+    operations = 0
+    for node_id in sorted(by_id, key=lambda node_id: _rank(by_id[node_id], by_id)):
+        if operations >= limit:
+            break
+        if node_id in blocked or node_id in chosen:
+            continue
+        group = closure([node_id], needs) - chosen
+        cost = sum(_rank(by_id[member], by_id) < _NESTED for member in group)
+        if chosen and by_id[node_id].after is None and operations + cost > limit:
+            continue
+        chosen |= group
+        operations += cost
+    return chosen
+
+
+def _rank(change: Change, by_id: Mapping[UUID, Change]) -> int:
+    if change.after is not None:
+        return 0
+    assert change.before is not None
+    parent = by_id.get(change.before.parent_id)
+    return _NESTED if parent is not None and parent.after is None else 1
 
 
 def _reversed(needs: Mapping[UUID, Iterable[UUID]]) -> dict[UUID, list[UUID]]:
