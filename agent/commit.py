@@ -93,6 +93,7 @@ class Committer:
         self._refusals = 0
         self._refused = False
         self._whole = False
+        self._at_server: bytes | None = None  # the hash of the body that was put to the metadata server last
 
     async def run(self) -> None:
         """Commit whatever is ready. Runs until cancelled."""
@@ -220,10 +221,12 @@ class Committer:
 
     async def _stage(self, body: bytes) -> bool:
         """Put a body that is too large for a message to the metadata server. False when that cannot be reached."""
+        staged = hashlib.sha256(body).digest()
         try:
-            await self._service.put_body(hashlib.sha256(body).digest(), body)
+            await self._service.put_body(staged, body)
         except Unavailable:
             return False
+        self._at_server = staged
         return True
 
     # --- a request in flight
@@ -233,6 +236,9 @@ class Committer:
         self._receiver.answered.clear()
         if self._replica.in_flight is not request:
             return
+        if request.staged is not None and request.staged != self._at_server:
+            await self._service.put_body(request.staged, request.body)
+            self._at_server = request.staged
         await self._publisher.publish(topology.REQUESTS, topology.REQUESTS, self._message(request))
         try:
             async with asyncio.timeout(ANSWER_WAIT_S):
@@ -271,10 +277,27 @@ class Committer:
 
     async def accepted(self, answer: CommitAccepted) -> None:
         """A request was accepted earlier: its entry is in the journal."""
-        self._replica.tell_head(answer.head)
-        request = self._replica.in_flight
-        if request is not None and self._is_answer(answer, request):
+        replica = self._replica
+        replica.tell_head(answer.head)
+        request = replica.in_flight
+        if request is None or not self._is_answer(answer, request):
+            return
+        if replica.cursor is None or answer.seq > replica.cursor.seq:
             self._receiver.ask()
+            return
+        # That entry was received, and was not this request's: an older copy of this database counts on.
+        replica.number += _NUMBER_LEAP
+        await self._forget(request)
+
+    async def _forget(self, request: InFlight) -> None:
+        """A request is answered, and nothing of it was done."""
+        replica, batch = self._replica, Batch()
+        log.warning("request.dropped", workspace_id=str(replica.workspace_id), number=request.number)
+        batch.columns["request"] = None
+        replica.in_flight = None
+        await replica.write(batch)
+        self._receiver.answered.set()
+        replica.notify()
 
     async def refused(self, answer: CommitRefused) -> None:
         """Nothing of a request was done: reach the head that the refusal names, then plan again."""
@@ -295,6 +318,7 @@ class Committer:
         replica.tell_head(answer.head)
         if replica.is_behind:
             self._receiver.ask()
+        self._at_server = None
         self._mind(answer.conflicts, request)
         self._receiver.answered.set()
         replica.notify()

@@ -104,7 +104,7 @@ class Fetcher:
             return True
         intent = msgspec.msgpack.decode(replica.intent, type=Intent)
         log.info("placing.resumed", workspace_id=str(replica.workspace_id), steps=len(intent.steps))
-        return await self._carry_out(intent, dict(replica.trees.remote.nodes))
+        return await self._carry_out(intent)
 
     def _make_stage(self) -> None:
         try:
@@ -443,6 +443,7 @@ class Fetcher:
                 path_after=overlay(local, changes),
                 prints=replica.prints.get,
                 staged=self._staged_for(changes),
+                remote=replica.trees.remote.get,
                 device=replica.device_name,
                 date=replica.today(),
             )
@@ -451,12 +452,11 @@ class Fetcher:
                 for path in wrong:
                     self._hint(path)
                 return False
-            remote = {change.node_id: replica.trees.remote.get(change.node_id) for change in changes}
             batch = Batch()
             replica.intent = encode(intent)
             batch.columns["intent"] = replica.intent
             await replica.index.write(replica.key, batch)
-            return await finish(self._carry_out(intent, remote))
+            return await finish(self._carry_out(intent))
 
     def _staged_for(self, changes: Iterable[Change]) -> Callable[[UUID], Staged | None]:
         fills = {change.node_id for change in changes if change.fills}
@@ -467,16 +467,14 @@ class Fetcher:
 
         return staged
 
-    async def _carry_out(self, intent: Intent, remote: dict[UUID, Node | None] | dict[UUID, Node]) -> bool:
+    async def _carry_out(self, intent: Intent) -> bool:
         outcome = await in_thread(place.carry_out, self._replica.root, intent)
-        await self._settle(intent, outcome, remote)
+        await self._settle(intent, outcome)
         for path in outcome.look_again:
             self._hint(path)
         return len(outcome.placed) + len(outcome.stayed) == len(intent.steps)
 
-    async def _settle(
-        self, intent: Intent, outcome: Outcome, remote: dict[UUID, Node | None] | dict[UUID, Node]
-    ) -> None:
+    async def _settle(self, intent: Intent, outcome: Outcome) -> None:
         """Take over how everything stands now; only now does the merge base learn of it."""
         replica, batch = self._replica, Batch()
         left = [
@@ -495,7 +493,7 @@ class Fetcher:
                 local = None if look is None or step.after is None else replace(step.after, version=0)
                 batch.local[node_id] = local
                 batch.prints[node_id] = look
-                batch.synced[node_id] = agree(replica.trees.synced.get(node_id), remote.get(node_id), local)
+                batch.synced[node_id] = agree(replica.trees.synced.get(node_id), step.remote, local)
         batch.lingering = dict(outcome.lingering)
         batch.columns["intent"] = None
         replica.intent = None
@@ -525,19 +523,27 @@ class Fetcher:
         """Once nobody has a replaced file open any more: drop it, or keep it beside when it was written to."""
         replica, batch = self._replica, Batch()
         for stage, (path, look) in list(replica.lingering.items()):
-            if await asyncio.to_thread(replica.root.is_open_for_writing, stage):
+            try:
+                done = await asyncio.to_thread(self._settle_one, stage, path, look)
+            except OSError as error:
+                self._report(error)
                 continue
-            now = await asyncio.to_thread(replica.root.look, stage)
-            if now is not None and now.same_file(look):
-                await asyncio.to_thread(replica.root.remove_file, stage)
-            elif now is not None:
-                kept = await asyncio.to_thread(
-                    place.keep_beside, replica.root, stage, path, replica.device_name, replica.today()
-                )
-                self._hint(kept.rpartition("/")[0])
-            batch.lingering[stage] = None
+            if done:
+                batch.lingering[stage] = None
+                self._hint(path.rpartition("/")[0])
         if batch.lingering:
             await replica.write(batch)
+
+    def _settle_one(self, stage: str, path: str, look: Print) -> bool:
+        replica = self._replica
+        if replica.root.is_open_for_writing(stage):
+            return False
+        now = replica.root.look(stage)
+        if now is not None and now.same_file(look):
+            replica.root.remove_file(stage)
+        elif now is not None:
+            place.keep_beside(replica.root, stage, path, replica.device_name, replica.today())
+        return True
 
 
 def _looks_alike(one: Node, other: Node) -> bool:

@@ -44,6 +44,7 @@ class Step(Struct, frozen=True, array_like=True):
         seen: How it looked when this was planned; None for a new node.
         staged: Its new content, where it gets any.
         parked: It goes by way of the stage, since names are exchanged or directories move into each other.
+        remote: What the journal said of it when this was planned: that, and nothing newer, is what is agreed on then.
     """
 
     before: Node | None
@@ -53,6 +54,7 @@ class Step(Struct, frozen=True, array_like=True):
     seen: Print | None
     staged: Staged | None
     parked: bool
+    remote: Node | None = None
 
     @property
     def node(self) -> Node:
@@ -105,6 +107,7 @@ def prepare(
     path_after: Callable[[UUID], str | None],
     prints: Callable[[UUID], Print | None],
     staged: Callable[[UUID], Staged | None],
+    remote: Callable[[UUID], Node | None],
     device: str,
     date: str,
 ) -> Intent:
@@ -130,6 +133,7 @@ def prepare(
                 seen=prints(change.node_id),
                 staged=staged(change.node_id),
                 parked=park,
+                remote=remote(change.node_id),
             )
         )
     return Intent(tuple(steps), device, date)

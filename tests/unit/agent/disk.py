@@ -12,6 +12,7 @@ import msgspec
 from agent import place
 from agent.filesystem import STAGE, Root
 from agent.index import Print
+from agent.marker import Marker, write_marker
 from agent.place import Intent, Outcome, Staged
 from agent.plan import Change, overlay
 from agent.scan import Sight, scan
@@ -28,6 +29,7 @@ class Disk:
     def __init__(self, base: Path) -> None:
         self.path = base / "folder"
         (self.path / STAGE).mkdir(parents=True)
+        write_marker(self.path, Marker(workspace_id=UUID(int=1), device_id=UUID(int=2)))
         self.root = Root(self.path)
         self.tree = Tree()
         self.prints: dict[UUID, Print] = {}
@@ -132,6 +134,7 @@ class Disk:
             path_after=overlay(self.tree, changes),
             prints=self.prints.get,
             staged=staged.get,
+            remote=lambda node_id: None,
             device="laptop",
             date=DATE,
         )
