@@ -4,8 +4,8 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
@@ -15,7 +15,7 @@ from uuid import UUID
 import click
 from yarl import URL
 
-from broker.errors import HutchError, Misconfigured, NotFound, Refused
+from broker.errors import HutchError, Misconfigured, NotFound, Refused, Unavailable
 from broker.management import Management
 from metadata import database, migrate
 from metadata.accounts import Passwords, email_problem, fold_email, password_problem
@@ -39,11 +39,15 @@ Exit codes: 0 done, 2 wrong usage, 10 a server cannot be reached (try again), 13
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Where the service keeps its accounts. Broker addresses None: not known here, and then it is not told."""
+    """Where the service keeps its accounts. Broker addresses None: not known here, and then it is not told.
+
+    `stack` is the data directory of `deploy/local` that the database belongs to; None: it is run by other means.
+    """
 
     dsn: str = field(repr=False)
     amqp_url: str | None = field(default=None, repr=False)
     management_url: str | None = field(default=None, repr=False)
+    stack: Path | None = None
 
 
 def read_settings() -> Settings:
@@ -61,7 +65,8 @@ def read_settings() -> Settings:
     dsn, amqp_url, management_url = (known.get(key) or os.environ.get(key) or None for key in keys)
     if dsn is None:
         raise Misconfigured(f"HUTCH_POSTGRES_DSN is neither set nor in {file}")
-    return Settings(dsn=dsn, amqp_url=amqp_url, management_url=management_url)
+    stack = file.parent if "HUTCH_POSTGRES_DSN" in known else None
+    return Settings(dsn=dsn, amqp_url=amqp_url, management_url=management_url, stack=stack)
 
 
 def _read_file(file: Path) -> dict[str, str]:
@@ -96,9 +101,23 @@ def _fail(error: HutchError) -> NoReturn:
     sys.exit(EXIT_CODES.get(error.code, error.exit_code))
 
 
+@contextmanager
+def _names_the_stack(settings: Settings) -> Iterator[None]:
+    """Say how a stack of `deploy/local` is started, when its database does not answer."""
+    try:
+        yield
+    except Unavailable as error:
+        if settings.stack is None:
+            raise
+        raise Unavailable(
+            f"PostgreSQL of {settings.stack} does not answer: start the stack with `deploy/local up`"
+        ) from error
+
+
 @asynccontextmanager
 async def _registry(settings: Settings) -> AsyncIterator[Registry]:
-    pool = await database.connect(settings.dsn, max_size=3, settings={"application_name": "hutch-admin"})
+    with _names_the_stack(settings):
+        pool = await database.connect(settings.dsn, max_size=3, settings={"application_name": "hutch-admin"})
     try:
         yield Registry(pool)
     finally:
@@ -225,8 +244,23 @@ async def revoke_device(device_id: UUID) -> None:
 @_runs
 async def migrate_schema() -> None:
     """Bring the database to the newest schema."""
-    applied = await migrate.migrate(read_settings().dsn)
+    settings = read_settings()
+    with _names_the_stack(settings):
+        applied = await migrate.migrate(settings.dsn)
     click.echo(f"applied migrations: {', '.join(map(str, applied)) or 'none were missing'}", err=True)
+
+
+@main.command("restored")
+@_runs
+async def start_epoch() -> None:
+    """Start a new epoch, after PostgreSQL was restored from a backup and before anything else is started.
+
+    No device then takes the restored journal for the one that it followed: each compares all it has with the service,
+    deletes nothing, and commits what the backup lacks. Said once too often it costs that comparison, and nothing else.
+    """
+    async with _registry(read_settings()) as registry:
+        count = await registry.start_epoch()
+    click.echo(f"a new epoch has begun for all workspaces: {count}", err=True)
 
 
 if __name__ == "__main__":

@@ -208,6 +208,12 @@ class Registry:
                     found = await connection.fetchval(_Q["own_workspace"], owner_id, name)
         return await self.workspace_of_member(_uuid(found), owner_id), made is not None
 
+    async def start_epoch(self) -> int:
+        """Let no device's cursor be known any more, in any workspace: after a restore. Returns how many workspaces."""
+        with translate():
+            tag: str = await self._pool.execute(_Q["start_epoch"])
+        return int(tag.rpartition(" ")[2])
+
     async def member_devices(self, workspace_id: UUID) -> dict[UUID, str]:
         """The queue of each live device of the workspace's members."""
         with translate():

@@ -69,6 +69,9 @@ VALUES ($1, $2, $3, $4)
 ON CONFLICT (owner_id, name) DO NOTHING
 RETURNING workspace_id;
 
+-- start_epoch --
+UPDATE workspaces SET epoch = epoch + 1;
+
 -- add_owner --
 INSERT INTO workspace_members (workspace_id, user_id, role) VALUES ($1, $2, 'owner');
 

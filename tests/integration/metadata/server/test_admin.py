@@ -6,8 +6,10 @@ import os
 import sys
 import uuid
 
+import asyncpg
 import pytest
 
+from metadata.registry import Registry
 from tests.integration.metadata.server.house import (
     PASSWORD,
     connect,
@@ -126,6 +128,36 @@ async def test_settings_that_are_missing_or_lead_nowhere_are_named(admin, tmp_pa
     )
     assert code == 10
     assert "planted" not in error
+    assert "deploy/local" not in error
+
+
+async def test_a_stack_that_is_down_is_told_from_a_service_that_is_run_by_other_means(admin, tmp_path):
+    nobody_there = {"HUTCH_POSTGRES_DSN": "postgresql://u:planted@127.0.0.1:9/x"}
+    (tmp_path / "admin.json").write_text(json.dumps(nobody_there))
+    for command in (["user", "list"], ["migrate"], ["restored"]):
+        code, _, error = await admin(*command, environment={"HUTCH_DATA": str(tmp_path)})
+        assert code == 10
+        assert "deploy/local up" in error
+        assert "planted" not in error
+
+
+async def test_after_a_restore_every_workspace_has_a_new_epoch(postgres_server, admin):
+    dsn = await make_database(postgres_server)
+    connection = await asyncpg.connect(dsn)
+    try:
+        registry = Registry(connection)
+        owner = await registry.add_user("one@example.org", "no hash")
+        await connection.executemany(
+            "INSERT INTO workspaces (workspace_id, owner_id, name, head_chain, epoch) VALUES ($1, $2, $3, $4, $5)",
+            [(uuid.uuid4(), owner, f"of epoch {epoch}", b"\0" * 32, epoch) for epoch in (1, 7)],
+        )
+        code, out, error = await admin("restored", environment={"HUTCH_POSTGRES_DSN": dsn})
+        assert (code, out) == (0, "")
+        assert error.endswith("workspaces: 2\n")
+        epochs = await connection.fetch("SELECT epoch FROM workspaces ORDER BY epoch")
+        assert [row["epoch"] for row in epochs] == [2, 8]
+    finally:
+        await connection.close()
 
 
 async def test_it_migrates(postgres_server, admin):
