@@ -25,7 +25,8 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         workspace_id: What the folder is synced with.
         device_id: The linked device (one a HUTCH_HOME) that syncs it.
-        generation: Grows with each start of the agent's database; the database holds the same number.
+        generation: Grows with each start of the agent's database; the database holds the same number, or the next
+            one when the agent died between writing the two.
     """
 
     workspace_id: UUID

@@ -73,7 +73,13 @@ class ConflictCode(StrEnum):
 
 
 PERMANENT_CODES: Final = frozenset(
-    {ConflictCode.FORBIDDEN, ConflictCode.BAD_NAME, ConflictCode.OVER_QUOTA, ConflictCode.NESTED_SHARE, ConflictCode.POISONED}
+    {
+        ConflictCode.FORBIDDEN,
+        ConflictCode.BAD_NAME,
+        ConflictCode.OVER_QUOTA,
+        ConflictCode.NESTED_SHARE,
+        ConflictCode.POISONED,
+    }
 )
 
 

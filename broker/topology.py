@@ -6,7 +6,7 @@
 | `hutch.requests` | quorum queue, bounded, reject-publish, delivery limit | | sync workers |
 | `hutch.changes` | direct exchange, key = workspace id | sync workers | |
 | `hutch.dead` | direct exchange and quorum queue | the broker (dead letters), workers | operators |
-| `device.<random>` | classic durable queue, bounded, expires | via `hutch.changes`; workers, by name | its device, alone |
+| `device.<random>` | classic durable queue, bounded, expires | via `hutch.changes`; workers and metadata server, by name | its device, alone |
 """
 
 import json
