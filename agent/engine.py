@@ -11,7 +11,7 @@ import structlog
 
 from agent.control import ControlServer
 from agent.errors import DiskFull, FolderLinked, Untrusted, is_disk_full
-from agent.folder import CONFLICT_MARK, REOPEN_S, Folder
+from agent.folder import CONFLICT_MARK, REOPEN_S, Folder, placed_seq
 from agent.home import Credential, FolderRecord, Home
 from agent.index import Index
 from agent.marker import Marker, read_marker, remove_marker, write_marker
@@ -435,6 +435,7 @@ def _stored_status(index: Index, record: FolderRecord) -> dict[str, Any]:
         "folder": record.folder,
         "cursor": seq,
         "head": seq,
+        "placed": placed_seq(state.cursor, trees, planned.place if planned else ()),
         "pending_up": len(planned.commit) if planned else 0,
         "pending_down": len(planned.place) if planned else 0,
         "conflicts": sum(CONFLICT_MARK in node.name for node in trees.local.nodes.values()),
@@ -456,6 +457,7 @@ def _missing_status(record: FolderRecord, problem: Problem) -> dict[str, Any]:
         "folder": record.folder,
         "cursor": 0,
         "head": 0,
+        "placed": 0,
         "pending_up": 0,
         "pending_down": 0,
         "conflicts": 0,

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +25,7 @@ from agent.replica import Replica
 from agent.scan import RootGone
 from agent.service import Service
 from agent.transfer import Transfer
+from agent.trees import Trees
 from agent.upload import Uploader
 from broker.delivery import Publishing
 from broker.errors import HutchError
@@ -212,6 +214,7 @@ class Folder:
             "folder": str(replica.root.folder),
             "cursor": replica.cursor.seq if replica.cursor else 0,
             "head": replica.head.seq if replica.head else 0,
+            "placed": placed_seq(replica.cursor, replica.trees, plan.place),
             "pending_up": len(plan.commit) + len(replica.trees.unread),
             "pending_down": len(plan.place) + _missing(replica),
             "conflicts": sum(CONFLICT_MARK in node.name for node in replica.trees.local.nodes.values()),
@@ -222,6 +225,19 @@ class Folder:
 def _today() -> str:
     """The date by the person's own calendar, for the names of conflict copies alone."""
     return date.today().isoformat()  # noqa: DTZ011, TID251
+
+
+def placed_seq(cursor: Cursor | None, trees: Trees, place: Iterable[Change]) -> int:
+    """The highest sequence of which everything stands on disk; the cursor says what was merely received."""
+    if cursor is None:
+        return 0
+    waiting = (
+        node.version
+        if (node := trees.remote.get(change.node_id))
+        else trees.tombstones.get(change.node_id, 0)
+        for change in place
+    )
+    return min([cursor.seq, *(version - 1 for version in waiting if version)])
 
 
 def _missing(replica: Replica) -> int:
