@@ -20,6 +20,7 @@ from agent.home import Credential, FolderRecord
 from agent.index import Batch, Index
 from agent.look import Looker
 from agent.marker import Marker, read_marker, write_marker
+from agent.plan import Change
 from agent.receive import QUEUE_WAIT_S, Receiver
 from agent.replica import Replica
 from agent.scan import RootGone
@@ -231,12 +232,10 @@ def placed_seq(cursor: Cursor | None, trees: Trees, place: Iterable[Change]) -> 
     """The highest sequence of which everything stands on disk; the cursor says what was merely received."""
     if cursor is None:
         return 0
-    waiting = (
-        node.version
-        if (node := trees.remote.get(change.node_id))
-        else trees.tombstones.get(change.node_id, 0)
-        for change in place
-    )
+    waiting = []
+    for change in place:
+        node = trees.remote.get(change.node_id)
+        waiting.append(trees.tombstones.get(change.node_id, 0) if node is None else node.version)
     return min([cursor.seq, *(version - 1 for version in waiting if version)])
 
 

@@ -12,11 +12,11 @@ import structlog
 
 from agent.index import Batch, InFlight
 from agent.patience import Patience
-from agent.replay import Replayed, node_of, replay
+from agent.replay import Replayed, check_nodes, node_of, replay
 from agent.replica import Replica, agree
 from agent.scan import Problem
 from agent.service import Service
-from agent.trees import Node
+from agent.trees import Node, Tree
 from broker.errors import Corrupt, CursorUnknown, HutchError, Retryable
 from broker.messages import ChangeNotice, JournalEntry, decode_entry
 from broker.model import CopiedContent, Cursor, FullContent, Put, SplicedContent, extend_chain
@@ -148,7 +148,9 @@ class Receiver:
             if not entries:
                 return
             if not self._follows(cursor, entries):
-                log.warning("notice.disbelieved", workspace_id=str(self._replica.workspace_id), seq=cursor.seq)
+                log.warning(
+                    "notice.disbelieved", workspace_id=str(self._replica.workspace_id), seq=cursor.seq
+                )
                 self._early.clear()
                 self._heads.clear()
                 self.ask()
@@ -199,6 +201,7 @@ class Receiver:
                 batch.remote[node.node_id] = node
                 if content is not None:
                     batch.manifests[node.digest] = content
+            check_nodes({node_id: node for node_id, node in batch.remote.items() if node}, Tree())
             self._replica.set_cursor(batch, stream.head)
             await self._replica.write(batch)
             log.info("snapshot.taken", workspace_id=str(self._replica.workspace_id), seq=stream.head.seq)
