@@ -74,6 +74,11 @@ def _check_neighbours(path: Path, records: Sequence[FolderRecord]) -> None:
     for record in records:
         other = Path(record.folder)
         if path == other:
+            if _mark(path) is None:
+                raise FolderLinked(
+                    f"{path} is not the folder that was synced with the workspace {record.name!r}: that one is gone."
+                    " Say `hutch remove` with this path first, then add it again"
+                )
             raise FolderLinked(f"{path} is synced already, with the workspace {record.name!r}")
         if path.is_relative_to(other) or other.is_relative_to(path):
             raise WrongFolder(f"{path} and {other}, which is synced already, must not hold one another")

@@ -1,6 +1,7 @@
 """Speak HTTP with the service: one session a server, and its errors in our own words."""
 
 import asyncio
+import os
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -10,6 +11,7 @@ from typing import Any, Final, Self
 
 import aiohttp
 import msgspec
+from yarl import URL
 
 from agent.errors import StoreFull
 from broker.errors import (
@@ -123,7 +125,7 @@ class Http:
         except aiohttp.ClientConnectorCertificateError as error:
             raise Unproven(f"{self._url} shows a certificate that this device does not trust") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise Unavailable(f"{self._url} cannot be reached: {type(error).__name__}: {error}") from error
+            raise Unavailable(_why_unreachable(URL(self._url), error)) from error
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> HutchError:
         body = _ErrorBody()
@@ -150,6 +152,32 @@ class Http:
             return ssl.create_default_context(cafile=self._cafile)
         except (OSError, ssl.SSLError) as error:
             raise Misconfigured(f"{self._cafile} holds no certificate to trust: {error}") from error
+
+
+def _why_unreachable(url: URL, error: Exception) -> str:
+    """Which host and port, and what to check there."""
+    what = f"{url} cannot be reached: "
+    match error:
+        case aiohttp.ClientConnectorDNSError():
+            return f"{what}no host {url.host} is known here. Check the address, and this device's network"
+        case aiohttp.ClientConnectorSSLError():
+            return (
+                f"{what}{url.host}, port {url.port}, does not speak TLS. Check the address: is it plain http?"
+            )
+        case aiohttp.ClientConnectorError():
+            number = error.os_error.errno
+            cause = f" ({os.strerror(number)})" if number is not None and number > 0 else ""
+            return (
+                f"{what}{url.host} takes no connection on port {url.port}{cause}."
+                " Check the address, and that the service runs there"
+            )
+        case aiohttp.ConnectionTimeoutError():
+            return (
+                f"{what}{url.host} is silent on port {url.port}."
+                " Check the address, the network, and any firewall on the way"
+            )
+        case _:  # it was reached, and then it broke off
+            return f"{what}{url.host}, port {url.port}, broke off ({type(error).__name__}: {error})"
 
 
 def _error_of(status: int, body: _ErrorBody) -> HutchError:

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -102,6 +103,20 @@ def test_a_folder_that_is_synced_already_is_refused(linked: Shell, tmp_path: Pat
     outcome = linked("add", tmp_path / "docs", "--json")
     assert (outcome.code, outcome.data["error"]["code"]) == (24, "folder_linked")
     assert outcome.err.count("\n") == 1
+    assert "hutch remove" not in outcome.err
+
+
+def test_a_folder_that_was_made_again_has_to_be_removed_first(linked: Shell, tmp_path: Path):
+    folder = tmp_path / "docs"
+    linked("add", folder)
+    shutil.rmtree(folder)
+    for _ in ("gone", "made again"):
+        outcome = linked("add", folder)
+        assert outcome.code == 24
+        assert "`hutch remove`" in outcome.err
+        folder.mkdir(exist_ok=True)
+    assert linked("remove", folder).code == 0
+    assert linked("add", folder).code == 0
 
 
 def test_a_workspace_has_one_folder_on_a_device(linked: Shell, tmp_path: Path):

@@ -75,6 +75,26 @@ def test_a_linked_device_is_not_linked_again(hutch: Shell, service: FakeService)
 def test_a_service_that_is_not_there_is_told(hutch: Shell, service: FakeService):
     outcome = hutch.link("http://127.0.0.1:1")
     assert outcome.code == 10
+    assert outcome.err == (
+        "hutch: http://127.0.0.1:1 cannot be reached: 127.0.0.1 takes no connection on port 1 (Connection refused)."
+        " Check the address, and that the service runs there\n"
+    )
+    assert service.passwords == []
+
+
+def test_an_address_that_nobody_has_is_told(hutch: Shell):
+    outcome = hutch.link("https://nowhere.invalid")
+    assert outcome.code == 10
+    assert outcome.err.startswith(
+        "hutch: https://nowhere.invalid cannot be reached: no host nowhere.invalid is known"
+    )
+    assert outcome.err.count("\n") == 1
+
+
+def test_https_to_a_server_of_plain_http_is_told(hutch: Shell, service: FakeService):
+    outcome = hutch.link(service.url.replace("http:", "https:"))
+    assert outcome.code == 10
+    assert "does not speak TLS" in outcome.err
     assert outcome.err.count("\n") == 1
     assert service.passwords == []
 
