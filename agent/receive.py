@@ -201,7 +201,7 @@ class Receiver:
                 batch.remote[node.node_id] = node
                 if content is not None:
                     batch.manifests[node.digest] = content
-            check_nodes({node_id: node for node_id, node in batch.remote.items() if node}, Tree())
+            check_nodes(batch.remote, Tree())
             self._replica.set_cursor(batch, stream.head)
             await self._replica.write(batch)
             log.info("snapshot.taken", workspace_id=str(self._replica.workspace_id), seq=stream.head.seq)

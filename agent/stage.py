@@ -155,12 +155,17 @@ class Stager:
         if not needed:
             return set()
 
+        arrived: set[Chunk] = set()
+
         def sink(chunk: Chunk, data: bytes) -> None:
             for path, offset in needed[chunk]:
                 with self._writing(path) as file:
                     _write_all(file, data, offset)
+            arrived.add(chunk)
 
-        return await self._transfer.download(self._workspace_id, list(needed), sink, on_bytes)
+        absent = await self._transfer.download(self._workspace_id, list(needed), sink, on_bytes)
+        # Where nothing was written there is a hole: only what has arrived counts, whatever was said of the rest.
+        return absent | {chunk.hash for chunk in needed.keys() - arrived}
 
     @contextlib.contextmanager
     def _writing(self, path: str) -> Iterator[int]:
