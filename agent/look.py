@@ -17,7 +17,7 @@ from watchfiles._rust_notify import WatchfilesRustInternalError
 from agent.index import Batch
 from agent.patience import jittered
 from agent.replica import Replica
-from agent.scan import Problem, RootGone, Sight, is_in_place, scan
+from agent.scan import Problem, RootGone, Sight, Unsteady, is_in_place, scan
 from broker.model import RESERVED_NAME, Kind
 
 log = structlog.get_logger()
@@ -25,6 +25,7 @@ log = structlog.get_logger()
 SECOND_LOOK_S: Final = 1.0
 FULL_LOOK_S: Final = 300.0
 GONE_LOOK_S: Final = 2.0
+UNSTEADY_LOOK_S: Final = 0.2
 
 _WATCH_STEP_MS: Final = 10
 _WATCH_QUIET_MS: Final = 40
@@ -120,6 +121,12 @@ class Looker:
                 await self._take(sight, where)
         except RootGone as error:
             self._miss(str(error), where)
+            return
+        except Unsteady:
+            log.info("look.delayed", workspace_id=str(self._replica.workspace_id))
+            for path, deep in where.items():
+                self._where[path] = self._where.get(path, False) or deep
+            asyncio.get_running_loop().call_later(UNSTEADY_LOOK_S, self._hinted.set)
             return
         if not self._in_place:
             self._in_place = True

@@ -21,12 +21,21 @@ from broker.model import ROOT, Kind, name_problem, target_problem
 
 OWN_NAME: Final = ".hutch"
 
+_TRIES: Final = 4
+"""How often to look again at once when something moved meanwhile."""
+
 
 class RootGone(Retryable):
     """The folder is not there any more, or is another one: unmounted, moved or replaced. Nothing was deleted."""
 
     code = "folder_gone"
     exit_code = 31
+
+
+class Unsteady(Retryable):
+    """Directories were moved about for as long as they were looked at: what was seen is of no one moment."""
+
+    code = "unsteady"
 
 
 class Problem(Struct, frozen=True):
@@ -90,11 +99,10 @@ def scan(
 
     Raises:
         RootGone: When the folder is not (or is no more) in its place; nothing that was seen counts then.
+        Unsteady: When things moved whenever they were looked at.
     """
     _check_root(root)
-    look = _Look(root, local, prints, new_id)
-    for path, deep in _known_directories(local, where).items():
-        look.enter(path, deep)
+    look = _walk(root, local, prints, where, new_id)
     look.identify()
     sight = look.compare()
     _check_root(root)
@@ -111,6 +119,23 @@ def _check_root(root: Root) -> None:
         raise RootGone(
             "the folder is not in its place (moved, unmounted or replaced): nothing is synced until it is"
         )
+
+
+def _walk(
+    root: Root,
+    local: Tree,
+    prints: Mapping[UUID, Print],
+    where: Mapping[str, bool],
+    new_id: Callable[[], UUID],
+) -> "_Look":
+    known = _known_directories(local, where)
+    for _ in range(_TRIES):
+        look = _Look(root, local, prints, new_id)
+        for path in sorted(known, key=lambda path: path.count("/") if path else -1):
+            look.enter(path, known[path])
+        if look.is_steady():
+            return look
+    raise Unsteady("the folder changes faster than it can be looked at")
 
 
 def _known_directories(local: Tree, where: Mapping[str, bool]) -> dict[str, bool]:
@@ -139,15 +164,16 @@ class _Look:
         self.complete: dict[str, _Object | None] = {}  # directories whose listing is whole
         self.kept: set[UUID] = set()  # nodes that are there, but cannot be looked at
         self.taken: dict[UUID, _Object] = {}
+        self.listed: dict[tuple[int, int], str] = {}
+        self.steady = True
         self._by_inode: dict[tuple[int, int], UUID] | None = None
 
     # --- walking
 
     def enter(self, path: str, deep: bool) -> None:
         """Look into a known directory."""
-        parent = self._chain(path)
-        if path and parent is None:
-            return
+        while (parent := self._chain(path)) is None and path:
+            path, deep = path.rpartition("/")[0], False  # another one has its name: that is seen from above
         stack = [(path, parent)]
         while stack:
             at, parent = stack.pop()
@@ -158,7 +184,7 @@ class _Look:
                     stack.append((item.path, item))
 
     def _chain(self, path: str) -> _Object | None:
-        """The object of a known directory, made from what is known of it, with those above it."""
+        """The object of a known directory, made from what is known of it, with those above it; None: it has gone."""
         parent: _Object | None = None
         at = ""
         for name in path.split("/") if path else ():
@@ -167,6 +193,8 @@ class _Look:
             if node is None or node.node_id not in self.prints:
                 return None
             parent = _Object(parent, name, at, node.kind, self.prints[node.node_id], node_id=node.node_id)
+        if parent is not None and not self._is_at(at, (parent.print.dev, parent.print.ino)):
+            return None
         return parent
 
     def _is_known(self, item: _Object) -> bool:
@@ -180,6 +208,8 @@ class _Look:
         found: list[_Object] = []
         try:
             with self.root.directory(path) as fd, os.scandir(fd) as entries:
+                if not self._is_first(fd, path, parent):
+                    return []
                 for entry in entries:
                     item = self._object(fd, entry, path, parent)
                     if item is not None:
@@ -192,6 +222,39 @@ class _Look:
         self.complete[path] = parent
         self.objects.extend(found)
         return found
+
+    def _is_first(self, fd: int, path: str, parent: _Object | None) -> bool:
+        """Whether this is the directory that was meant, and was not listed under another name just now."""
+        status = os.fstat(fd)
+        inode = (status.st_dev, status.st_ino)
+        if parent is not None and inode != (parent.print.dev, parent.print.ino):
+            self.steady = False
+            return False
+        other = self.listed.setdefault(inode, path)
+        if other == path:
+            return True
+        if self._is_at(other, inode) and self._is_at(path, inode):
+            self._problem(path, "mount", "this directory stands in two places: only one of them is synced")
+        else:
+            self.steady = False
+        return False
+
+    def is_steady(self) -> bool:
+        """Whether nothing was seen under two names that has only one."""
+        first: dict[tuple[int, int], str] = {}
+        for item in self.objects:
+            inode = (item.print.dev, item.print.ino)
+            other = first.setdefault(inode, item.path)
+            if other != item.path and not (self._is_at(other, inode) and self._is_at(item.path, inode)):
+                return False
+        return self.steady
+
+    def _is_at(self, path: str, inode: tuple[int, int]) -> bool:
+        try:
+            now = self.root.look(path)
+        except OSError:
+            return False
+        return now is not None and (now.dev, now.ino) == inode
 
     def _object(
         self, fd: int, entry: "os.DirEntry[str]", path: str, parent: _Object | None
