@@ -7,6 +7,7 @@ import asyncio
 import dataclasses
 import json
 import os
+import shlex
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,7 +50,7 @@ def _run_up(chosen: argparse.Namespace) -> int:
     options = _options(chosen, folder)
     if chosen.foreground:
         return asyncio.run(_stay(folder, options, as_json=chosen.json))
-    _tell(control.up(folder, options), as_json=chosen.json)
+    _tell_started(control.up(folder, options), as_json=chosen.json)
     return 0
 
 
@@ -58,8 +59,7 @@ async def _stay(folder: Path, options: Options, *, as_json: bool) -> int:
     lock = Lock(folder)
     # Others take it for an instant to see whether it is held.
     if not await asyncio.to_thread(processes.wait_until, lock.take, 1.0):
-        say(f"Hutch runs already in {folder}.")
-        _tell(control.wait_healthy(folder, None), as_json=as_json)
+        _tell_started(control.find_running(folder, options), as_json=as_json)
         return 0
     options.check(folder)
     open_folder(folder)
@@ -70,7 +70,7 @@ async def _stay(folder: Path, options: Options, *, as_json: bool) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await Supervisor(stack).run(stop, lambda answer: _tell(answer, as_json=as_json))
+    await Supervisor(stack).run(stop, lambda answer: _tell_started(answer, as_json=as_json))
     lock.release()
     return 0
 
@@ -107,6 +107,25 @@ def _run_demo(chosen: argparse.Namespace) -> int:
 def _install() -> None:
     bootstrap.install_python()
     bootstrap.install_rabbitmq()
+
+
+def _tell_started(answer: dict[str, Any], *, as_json: bool) -> None:
+    _tell(answer, as_json=as_json)
+    if as_json:
+        return
+    folder = Path(answer["data_dir"])
+    # Where `hutch-admin` looks by itself.
+    found = os.environ.get("HUTCH_DATA") or ".hutch-data"
+    setting = "" if Path(os.path.realpath(found)) == folder else f"HUTCH_DATA={shlex.quote(str(folder))} "
+    print("Next, an account, and on each of its devices:", flush=True)
+    print(f"  {setting}{_program('hutch-admin')} user add you@example.org", flush=True)
+    print(f"  {_program('hutch')} link {answer['metadata_url']} --email you@example.org", flush=True)
+
+
+def _program(name: str) -> str:
+    """A program of ours as it can be typed here."""
+    path = bootstrap.VENV / "bin" / name
+    return shlex.quote(str(path.relative_to(Path.cwd()) if Path.cwd() == bootstrap.CHECKOUT else path))
 
 
 def _tell(answer: dict[str, Any], *, as_json: bool) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +19,48 @@ _UP_TIMEOUT_S = 300.0
 _DOWN_TIMEOUT_S = 120.0
 
 
-def up(folder: Path, options: Options) -> dict[str, Any]:
+def up(folder: Path, options: Options, talk: Callable[[str], None] = say) -> dict[str, Any]:
     """Start the stack in the background, or find it running, and return what scripts are told once it is healthy.
 
+    Args:
+        folder: The stack's data folder.
+        options: How it shall be.
+        talk: Told what happens meanwhile, line by line.
+
     Raises:
-        DeployError: It does not start.
+        DeployError: It does not start, or it runs with other options.
     """
-    lock = Lock(folder)
-    if lock.is_held():
-        say(f"Hutch runs already in {folder}.")
-        return wait_healthy(folder, None)
+    if Lock(folder).is_held():
+        return find_running(folder, options, talk)
     options.check(folder)
     open_folder(folder)
     options.keep(folder)
     log = folder / "logs" / "supervisor.log"
     processes.rotate_log(log)
+    talk("Starting PostgreSQL, RabbitMQ and Hutch; this takes some 20 s …")
     with log.open("ab") as output:
         started = subprocess.Popen(
             [sys.executable, bootstrap.CHECKOUT / "deploy" / "local", "up", "--foreground", "--data", folder],
             cwd="/", stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
-    return wait_healthy(folder, started)
+    return wait_healthy(folder, started, talk)
+
+
+def find_running(folder: Path, options: Options, talk: Callable[[str], None] = say) -> dict[str, Any]:
+    """Wait for the stack that another supervisor runs, and return what scripts are told.
+
+    Raises:
+        DeployError: It runs with other options: it takes them when it starts. Or it does not become healthy.
+    """
+    wanted, kept = dataclasses.asdict(options), dataclasses.asdict(Options.kept(folder))
+    if others := [name for name, value in wanted.items() if value != kept[name]]:
+        shown = ", ".join(f"--{name.replace('_', '-')}" for name in others)
+        raise DeployError(
+            f"Hutch runs already in {folder}, and was started with another {shown}, which a running stack does not"
+            " change. Run `deploy/local down` first; the data stay."
+        )
+    talk(f"Hutch runs already in {folder}.")
+    return wait_healthy(folder, None, talk)
 
 
 def down(folder: Path) -> bool:
@@ -79,24 +102,35 @@ def status(folder: Path) -> dict[str, Any]:
     }
 
 
-def wait_healthy(folder: Path, started: subprocess.Popen[bytes] | None) -> dict[str, Any]:
+def wait_healthy(
+    folder: Path, started: subprocess.Popen[bytes] | None, talk: Callable[[str], None]
+) -> dict[str, Any]:
     """Wait until the stack is healthy, and return what scripts are told.
 
     Args:
         folder: The stack's data folder.
         started: Its supervisor, when we started it: should it end, there is nothing more to wait for.
+        talk: Told what is ready, as long as something is not.
 
     Raises:
         DeployError: It did not start.
     """
+    told: set[str] = set()
 
     def is_decided() -> bool:
         if started is not None and started.poll() is not None:
             return True
         # A state that a killed supervisor left behind says nothing of this one.
-        return (
-            bool(supervisor.read_state(folder).get("ready")) and supervisor.supervisor_of(folder) is not None
-        )
+        if supervisor.supervisor_of(folder) is None:
+            return False
+        state = supervisor.read_state(folder)
+        if state.get("ready"):
+            return True
+        for name in supervisor.ready_names(state):
+            if name not in told:
+                talk(f"  {name} is ready")
+                told.add(name)
+        return False
 
     decided = processes.wait_until(is_decided, _UP_TIMEOUT_S)
     state = supervisor.read_state(folder)

@@ -48,7 +48,7 @@ def run(folder: Path, options: Options, *, once: bool) -> int:
     print("Starting RabbitMQ, PostgreSQL and Hutch …", flush=True)
     agents: dict[str, subprocess.Popen[bytes]] = {}
     try:
-        metadata_url = control.up(folder, options)["metadata_url"]
+        metadata_url = control.up(folder, options, talk=lambda _: None)["metadata_url"]
         devices = [
             _Device(name=name, home=folder / "demo" / name.lower(), folder=folder / "demo" / f"{name} folder")
             for name in ("Laptop", "Desktop")

@@ -171,6 +171,7 @@ class Supervisor:
                     return f"gave no answer within {READY_TIMEOUT_S:.0f} seconds"
             else:
                 kept.ready.set()
+                self._write_state()
                 # Waiting in a thread would keep the thread until the program's end; there are fewer than programs.
                 while process.poll() is None:  # noqa: ASYNC110
                     await asyncio.sleep(_LOOK_EVERY_S)
@@ -199,6 +200,7 @@ class Supervisor:
                 "supervisor": None if supervisor is None or stopped else asdict(supervisor),
                 "ready": self._is_ready,
                 "problem": problem,
+                "ready_names": [kept.server.name for kept in self._kept if kept.ready.is_set()],
                 "running": {} if stopped else running,
                 "answer": self._stack.answer(),
             },
@@ -247,6 +249,11 @@ def pids(state: dict[str, Any]) -> dict[str, int]:
         for name, process in recorded(state).items()
         if name not in _NOT_SHOWN and processes.is_alive(process)
     }
+
+
+def ready_names(state: dict[str, Any]) -> list[str]:
+    """The servers that have been ready since this supervisor began, in the order of their start."""
+    return [name for name in state.get("ready_names", []) if name not in _NOT_SHOWN]
 
 
 def recorded(state: dict[str, Any]) -> dict[str, Identity]:

@@ -61,6 +61,17 @@ def test_a_second_up_tells_the_same(local: Local) -> None:
     assert "runs already" in second.stderr
 
 
+def test_options_that_a_running_stack_does_not_take_are_refused(local: Local) -> None:
+    local.up()
+    for mode in ((), ("--foreground",)):
+        refused = local.run("up", "--workers", "3", *mode, ok=False)
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert "--workers" in refused.stderr
+        assert "deploy/local down" in refused.stderr
+    local.run("up", "--workers", "2")
+    assert sorted(local.status()["pids"]) == NAMES
+
+
 def test_secrets_are_private_and_in_no_argument(local: Local) -> None:
     local.up()
     secrets = json.loads((local.data / "secrets.json").read_text()).values()
@@ -122,6 +133,16 @@ def test_down_without_the_supervisor_leaves_nothing(local: Local) -> None:
     assert local.strays() != []
     local.run("down")
     assert local.strays() == []
+
+
+def test_up_tells_a_person_what_it_waits_for_and_what_comes_next(local: Local) -> None:
+    local.run("down")
+    told = local.run("up")
+    assert told.stderr.startswith("Starting PostgreSQL, RabbitMQ and Hutch")
+    assert {"  postgres is ready", "  rabbitmq is ready"} <= set(told.stderr.splitlines())
+    url = local.status()["metadata_url"]
+    assert f"HUTCH_DATA='{local.data}' '{local.checkout}/.venv/bin/hutch-admin' user add" in told.stdout
+    assert f"'{local.checkout}/.venv/bin/hutch' link {url} --email" in told.stdout
 
 
 def test_up_after_the_supervisor_was_killed_takes_over(local: Local) -> None:
