@@ -57,7 +57,7 @@ def service(
         one.up()
         yield one
     finally:
-        one.down()
+        one.kill()
 
 
 @pytest.fixture

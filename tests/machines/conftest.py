@@ -41,7 +41,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, network: Network) -> Itera
         one.up("--listen", network.address, "--public-url", f"https://{network.address}")
         yield one
     finally:
-        one.down()
+        one.kill()
 
 
 @pytest.fixture

@@ -46,4 +46,4 @@ def test_a_service_with_given_certificates(
         del two.others["SSL_CERT_FILE"]
         assert two("sync", "--timeout", "60").code == 28, "the broker's certificate is looked at, too"
     finally:
-        service.down()
+        service.kill()
