@@ -14,7 +14,7 @@ import shutil
 import sysconfig
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from tests.e2e.hands import DELETES, EDITS, MOVES, Hands, pick_shared
@@ -62,20 +62,34 @@ def add_all(pair: Pair, big_bytes: int, figures: Figures) -> None:
     assert tree["empty/within empty"][0] == "directory"
 
 
-def work_apart(pair: Pair, seed: str, figures: Figures) -> None:
-    """Both are cut off at once, and both work on; then they come together, and nothing that was written is lost."""
+@contextmanager
+def agents_killed(pair: Pair) -> Iterator[None]:
+    """Nobody watches: all is found out when the agents start again."""
     for device in (pair.laptop, pair.desktop):
         device.kill()
+    yield
+    for device in (pair.laptop, pair.desktop):
+        device.start()
+
+
+@contextmanager
+def servers_stopped(stack: Stack) -> Iterator[None]:
+    """The agents run and watch, and reach nobody."""
+    with stack.stopped("rabbitmq"), stack.stopped("gateway"), stack.stopped("metadata"):
+        yield
+
+
+def work_apart(pair: Pair, cut: AbstractContextManager[None], seed: str, figures: Figures) -> None:
+    """Both are cut off at once, and both work on; then they come together, and nothing that was written is lost."""
     shared = pick_shared(pair.laptop.folder, seed)
     both = [Hands(device.folder, f"{seed} {device.name}") for device in (pair.laptop, pair.desktop)]
-    for hands in both:
-        hands.work(shared)
-        assert hands.done == {"edit": EDITS, "move": MOVES, "delete": DELETES}
-    written = [set(hands.written.values()) for hands in both]
-    assert all(written)
+    with cut:
+        for hands in both:
+            hands.work(shared)
+            assert hands.done == {"edit": EDITS, "move": MOVES, "delete": DELETES}
+        written = [set(hands.written.values()) for hands in both]
+        assert all(written)
     with timed(figures, "merge_s"):
-        for device in (pair.laptop, pair.desktop):
-            device.start()
         settle(pair.laptop, pair.desktop, timeout_s=TIMEOUT_S)
     for device in (pair.laptop, pair.desktop):
         lost = set.union(*written) - contents(tree_of(device.folder))
@@ -84,10 +98,11 @@ def work_apart(pair: Pair, seed: str, figures: Figures) -> None:
 
 
 async def there_and_back(stack: Stack, pair: Pair, big_bytes: int, seed: str) -> Figures:
-    """The whole way. Returns what it took."""
+    """The whole way, twice: with the agents killed, and with the servers stopped. Returns what it took."""
     figures: Figures = {}
     add_all(pair, big_bytes, figures)
-    work_apart(pair, seed, figures)
+    work_apart(pair, agents_killed(pair), f"{seed} unwatched", figures)
+    work_apart(pair, servers_stopped(stack), f"{seed} watched", figures)
     assert stack.leftovers() == []
     figures["commits"] = await check_journal(stack, pair.email)
     return figures
@@ -95,10 +110,10 @@ async def there_and_back(stack: Stack, pair: Pair, big_bytes: int, seed: str) ->
 
 @contextmanager
 def timed(figures: Figures, name: str) -> Iterator[None]:
-    """Note how long something took."""
+    """Note how long something took, in all of its times."""
     began = time.monotonic()
     yield
-    figures[name] = round(time.monotonic() - began, 1)
+    figures[name] = round(figures.get(name, 0.0) + time.monotonic() - began, 1)
 
 
 def main() -> None:
