@@ -375,7 +375,7 @@ class _Merge:
         place = list(self._without_kept(place))
         return Plan(
             commit=tuple(_possible(_without_rings(commit, self.trees.remote), self.trees.remote)),
-            place=tuple(_possible(_without_rings(place, self.trees.local), self.trees.local)),
+            place=tuple(_possible(_without_rings(place, self.trees.local), self.trees.local, self._stayed())),
             agreed=tuple(agreed),
         )
 
@@ -383,10 +383,14 @@ class _Merge:
         """A node that nobody else knows is told of only as it stands on disk."""
         return node_id not in self.trees.synced and target is not None and not same(local, target)
 
+    def _stayed(self) -> set[UUID]:
+        """Directories that had to stay and still shall: what holds them is tried, and has to stay as well."""
+        return {node_id for node_id in self.trees.unannounced & self.still if self.target[node_id] is None}
+
     def _without_kept(self, place: list[Change]) -> Iterator[Change]:
         """A directory goes only when all that it holds here goes, or moves out, with it."""
         kept: set[UUID] = set()
-        for node_id in self.still:
+        for node_id in self.still - self._stayed():
             local = self.trees.local.get(node_id)
             while local is not None and local.parent_id not in kept and local.parent_id != ROOT:
                 kept.add(local.parent_id)
@@ -396,20 +400,21 @@ class _Merge:
                 yield change
 
 
-def _possible(changes: list[Change], tree: Tree) -> list[Change]:
-    """Without what cannot be yet: a name that nothing frees, a parent that nothing makes."""
+def _possible(changes: list[Change], tree: Tree, stayed: Collection[UUID] = ()) -> list[Change]:
+    """Without what cannot be yet: a name that nothing frees, a parent that nothing makes, a directory that holds more."""
     by_id = {change.node_id: change for change in changes}
     while True:
-        blocked = [node_id for node_id, change in by_id.items() if _is_blocked(change, by_id, tree)]
+        blocked = [node_id for node_id, change in by_id.items() if _is_blocked(change, by_id, tree, stayed)]
         if not blocked:
             return list(by_id.values())
         for node_id in blocked:
             del by_id[node_id]
 
 
-def _is_blocked(change: Change, by_id: Mapping[UUID, Change], tree: Tree) -> bool:
+def _is_blocked(change: Change, by_id: Mapping[UUID, Change], tree: Tree, stayed: Collection[UUID]) -> bool:
     if change.after is None:
-        return any(child.node_id not in by_id for child in tree.children(change.node_id))
+        below = (child.node_id for child in tree.children(change.node_id))
+        return any(node_id not in by_id and node_id not in stayed for node_id in below)
     if change.before is not None and not change.moves:
         return False
     occupant = tree.child(*change.after.place)

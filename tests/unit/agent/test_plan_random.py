@@ -83,6 +83,18 @@ def test_two_perturbed_trees_become_equal(base, script) -> None:
     True,
     [("elsewhere", "replace", (0, 0, 3)), ("agent", "receive", (0, 0, 0)), ("agent", "place", (11, 0, 0))],
 )
+# What holds a directory that had to stay has to stay too, and is told of to nobody.
+@example(
+    True,
+    [
+        ("elsewhere", "delete", (0, 0, 0)),
+        ("agent", "receive", (0, 0, 0)),
+        ("here", "create", (1, 0, 0)),
+        ("agent", "send", (1, 0, 0)),
+        ("agent", "place", (11, 0, 0)),
+        ("elsewhere", "delete", (0, 0, 0)),
+    ],
+)
 def test_any_interleaving_becomes_equal(begun, script) -> None:
     """People and the agent's own steps in any order: as after crashes, late answers and half-done plans."""
     run = Run()

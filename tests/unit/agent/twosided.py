@@ -244,7 +244,7 @@ class Run:
         for change in changes:
             self._check_not_lost(change)
             gone = change.before if change.after is None else None
-            if gone is not None and gone.kind is Kind.DIRECTORY and stays(gone):
+            if gone is not None and gone.kind is Kind.DIRECTORY and (stays(gone) or self._holds(gone)):
                 synced[change.node_id] = None
                 stayed[gone.place] = change.node_id
                 trees.unannounced.add(change.node_id)
@@ -258,6 +258,11 @@ class Run:
             )
         self.write(local=after, synced=synced)
         self.check_tree(trees.local)
+
+    def _holds(self, directory: Node) -> bool:
+        """Whether a directory that had to stay is in this one."""
+        inside = {child.node_id for child in self.trees.local.children(directory.node_id)}
+        return not inside.isdisjoint(self.trees.unannounced)
 
     @staticmethod
     def _fails(
