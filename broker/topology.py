@@ -114,6 +114,15 @@ def device_permissions(queue: str) -> dict[str, str]:
     return {"configure": "^$", "write": r"^hutch\.requests$", "read": "^" + queue.replace(".", r"\.") + "$"}
 
 
+WORKER_PERMISSIONS: Final = {
+    "configure": "^$",
+    "write": r"^(hutch\.changes|hutch\.dead|amq\.default)$",
+    "read": r"^hutch\.requests$",
+}
+"""A worker configures nothing, tells devices and the dead letters, and reads requests. The broker's rights call the
+default exchange `amq.default`."""
+
+
 def definitions() -> dict[str, Any]:
     """All of this in RabbitMQ's own form, for its `rabbitmqctl import_definitions`. Holds no user and no secret.
 

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import base64
 import http.client
+import json
 import socket
 import ssl
 import struct
+from collections.abc import Mapping
 
 _TIMEOUT_S = 2.0
 
 
 def http_status(
-    address: str, port: int, path: str, *, credentials: tuple[str, str] | None = None, tls: bool = False
+    address: str,
+    port: int,
+    path: str,
+    *,
+    credentials: tuple[str, str] | None = None,
+    tls: bool = False,
+    put: Mapping[str, str] | None = None,
 ) -> int | None:
-    """The status of a GET, or None when nobody answers. Goes straight to the address, past any proxy."""
+    """The status of a GET (of a PUT, when there is something to put, as JSON), or None when nobody answers.
+
+    Goes straight to the address, past any proxy.
+    """
     connection: http.client.HTTPConnection
     if tls:
         # The certificate names the public host, not the address that we knock at, and nothing secret is sent.
@@ -26,7 +37,11 @@ def http_status(
     if credentials is not None:
         headers["Authorization"] = "Basic " + base64.b64encode(":".join(credentials).encode()).decode()
     try:
-        connection.request("GET", path, headers=headers)
+        if put is None:
+            connection.request("GET", path, headers=headers)
+        else:
+            headers["Content-Type"] = "application/json"
+            connection.request("PUT", path, json.dumps(put), headers)
         return connection.getresponse().status
     except (OSError, http.client.HTTPException):
         return None

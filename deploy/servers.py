@@ -14,6 +14,8 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -223,10 +225,25 @@ class Epmd:
         return probe.answers("127.0.0.1", self.port)
 
 
+@dataclass(frozen=True, kw_only=True)
+class BrokerUser:
+    """A user of the broker beside its administrator: the rights as regular expressions, and tags."""
+
+    name: str
+    password: str = field(repr=False)
+    permissions: Mapping[str, str]
+    tags: str = ""
+
+    @property
+    def credentials(self) -> str:
+        """As they stand in a URL."""
+        return f"{self.name}:{self.password}"
+
+
 class RabbitMQ:
     """A private RabbitMQ node with its management plugin, a vhost `hutch` and an administrator; no `guest`.
 
-    Wants its `Epmd` running. Plain AMQP and the management interface are on loopback; `expose` adds a listener for
+    Wants its `Epmd` running. The users given are made anew at each start: it may have lost all it had. Plain AMQP and the management interface are on loopback; `expose` adds a listener for
     devices elsewhere.
     """
 
@@ -236,9 +253,12 @@ class RabbitMQ:
     user = "hutch-admin"
     vhost = "hutch"
 
-    def __init__(self, folder: Path, ports: Ports, secrets: Secrets, epmd: Epmd) -> None:
+    def __init__(
+        self, folder: Path, ports: Ports, secrets: Secrets, epmd: Epmd, users: Sequence[BrokerUser] = ()
+    ) -> None:
         self._folder = folder
         self._home = folder / "rabbitmq"
+        self._users = users
         self._epmd = epmd
         self._secrets = secrets
         self.port = ports.get("amqp")
@@ -260,6 +280,14 @@ class RabbitMQ:
     def management_url(self) -> str:
         """The management interface with the administrator's credentials."""
         return f"http://{self.user}:{self.password}@127.0.0.1:{self.management_port}"
+
+    def amqp_url_for(self, user: BrokerUser) -> str:
+        """The broker with that user's credentials."""
+        return f"amqp://{user.credentials}@127.0.0.1:{self.port}/{self.vhost}"
+
+    def management_url_for(self, user: BrokerUser) -> str:
+        """The management interface with that user's credentials."""
+        return f"http://{user.credentials}@127.0.0.1:{self.management_port}"
 
     @property
     def password(self) -> str:
@@ -333,12 +361,21 @@ class RabbitMQ:
 
     def is_ready(self) -> bool:
         # A plugin that cannot start ends the boot after AMQP answers, so the whole node is asked.
-        return all(
-            probe.http_status(
-                "127.0.0.1", self.management_port, f"/api/health/checks/{check}", credentials=(self.user, self.password)
-            ) == 200
-            for check in ("virtual-hosts", f"port-listener/{self.port}", "local-alarms")
-        )  # fmt: skip
+        checks = ("virtual-hosts", f"port-listener/{self.port}", "local-alarms")
+        stands = all(self._ask(f"/api/health/checks/{check}") == 200 for check in checks)
+        return stands and all(self._make_user(user) for user in self._users)
+
+    def _make_user(self, user: BrokerUser) -> bool:
+        """Make a user, or give it these rights. Whether it stands now."""
+        answers = (
+            self._ask(f"/api/users/{user.name}", {"password": user.password, "tags": user.tags}),
+            self._ask(f"/api/permissions/{self.vhost}/{user.name}", user.permissions),
+        )
+        return all(answer in (201, 204) for answer in answers)
+
+    def _ask(self, path: str, put: Mapping[str, str] | None = None) -> int | None:
+        administrator = (self.user, self.password)
+        return probe.http_status("127.0.0.1", self.management_port, path, credentials=administrator, put=put)
 
     def _config(self) -> str:
         shared = (bootstrap.CHECKOUT / "rabbitmq" / "rabbitmq.conf").read_text()

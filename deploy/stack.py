@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from broker import topology
 from deploy import bootstrap, probe, processes
 from deploy.keep import Ports, Secrets, read_json, write_json
 from deploy.processes import Command
-from deploy.servers import S3, Epmd, Postgres, RabbitMQ, Server
+from deploy.servers import S3, BrokerUser, Epmd, Postgres, RabbitMQ, Server
 from deploy.talk import DeployError
 
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to knock when a server listens on all
@@ -136,7 +137,8 @@ class Stack:
         ports, secrets = Ports(folder), Secrets(folder)
         self.postgres = Postgres(folder, ports, secrets)
         self.epmd = Epmd(folder, ports)
-        self.rabbitmq = RabbitMQ(folder, ports, secrets, self.epmd)
+        metadata_user, worker_user = _broker_users(secrets)
+        self.rabbitmq = RabbitMQ(folder, ports, secrets, self.epmd, (metadata_user, worker_user))
         self._s3 = S3(folder, ports, secrets) if options.store == "s3" else None
 
         url = urllib.parse.urlsplit(options.public_url or "http://127.0.0.1")
@@ -190,17 +192,16 @@ class Stack:
                 f"{prefix}_TLS_KEY": str(self._tls_files[2]),
             }
 
-        broker = {"HUTCH_AMQP_URL": self.rabbitmq.amqp_url}
         authority = (
             {"HUTCH_METADATA_CA": str(self._tls_files[0])}
             if self._certificate_hosts and self._tls_files
             else {}
         )
         self.metadata_settings = {
-            **broker,
+            "HUTCH_AMQP_URL": self.rabbitmq.amqp_url_for(metadata_user),
             **authority,
             **certificate_settings("HUTCH_METADATA"),
-            "HUTCH_MANAGEMENT_URL": self.rabbitmq.management_url,
+            "HUTCH_MANAGEMENT_URL": self.rabbitmq.management_url_for(metadata_user),
             "HUTCH_METADATA_LISTEN": listen(metadata_port),
             "HUTCH_METADATA_PUBLIC_GATEWAY_URL": self.gateway_url,
             "HUTCH_METADATA_PUBLIC_AMQP_URL": self._public_amqp_url,
@@ -221,9 +222,13 @@ class Stack:
         ]
         for number in range(1, options.workers + 1):
             port = ports.get(f"worker-{number}")
-            metrics = {"HUTCH_WORKERS_METRICS_LISTEN": f"127.0.0.1:{port}"}
+            worker_settings = {
+                "HUTCH_AMQP_URL": self.rabbitmq.amqp_url_for(worker_user),
+                "HUTCH_WORKERS_RELAY_USER": metadata_user.name,
+                "HUTCH_WORKERS_METRICS_LISTEN": f"127.0.0.1:{port}",
+            }
             self.programs.append(
-                program(f"worker-{number}", "sync_workers", port, broker | metrics, public=False)
+                program(f"worker-{number}", "sync_workers", port, worker_settings, public=False)
             )
 
     def prepare(self) -> None:
@@ -307,6 +312,22 @@ class Stack:
             "HUTCH_GATEWAY_S3_SECRET_KEY": self._s3.secret_key,
             "HUTCH_GATEWAY_S3_REGION": self._s3.region,
         }
+
+
+def _broker_users(secrets: Secrets) -> tuple[BrokerUser, BrokerUser]:
+    """The metadata server's, who makes users and queues, and the workers'."""
+    metadata = BrokerUser(
+        name="hutch-metadata",
+        password=secrets.get("rabbitmq-metadata"),
+        permissions={"configure": ".*", "write": ".*", "read": ".*"},
+        tags="administrator",  # `management` alone may make no users
+    )
+    workers = BrokerUser(
+        name="hutch-workers",
+        password=secrets.get("rabbitmq-workers"),
+        permissions=topology.WORKER_PERMISSIONS,
+    )
+    return metadata, workers
 
 
 def open_folder(folder: Path) -> None:

@@ -77,7 +77,7 @@ class Local:
 
 def make_checkout(folder: Path) -> Path:
     """A copy of what `deploy/local` needs, with stand-ins for the programs, on this checkout's environment."""
-    for name in ("deploy", "rabbitmq"):
+    for name in ("broker", "deploy", "rabbitmq"):
         shutil.copytree(
             bootstrap.CHECKOUT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__")
         )

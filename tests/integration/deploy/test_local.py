@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import http.client
 import json
 import os
 import pwd
+import shutil
 import signal
 import socket
 import ssl
@@ -12,11 +15,14 @@ import stat
 import subprocess
 import tempfile
 import urllib.parse
+import urllib.request
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
 
+from broker import topology
 from deploy import processes
 from tests.integration.deploy.conftest import Local, make_checkout
 
@@ -70,6 +76,41 @@ def test_options_that_a_running_stack_does_not_take_are_refused(local: Local) ->
         assert "deploy/local down" in refused.stderr
     local.run("up", "--workers", "2")
     assert sorted(local.status()["pids"]) == NAMES
+
+
+def test_workers_and_metadata_server_are_other_users_of_the_broker_than_its_administrator(
+    local: Local,
+) -> None:
+    told = local.up()
+    settings = {name: settings_of(told["pids"][name]) for name in ("metadata", "worker-1")}
+    users = {name: urllib.parse.urlsplit(each["HUTCH_AMQP_URL"]).username for name, each in settings.items()}
+    assert len({*users.values(), urllib.parse.urlsplit(told["amqp_url"]).username}) == 3
+    assert settings["worker-1"]["HUTCH_WORKERS_RELAY_USER"] == users["metadata"]
+    assert "HUTCH_MANAGEMENT_URL" not in settings["worker-1"]
+    assert permissions(told["management_url"])[users["worker-1"]] == topology.WORKER_PERMISSIONS
+    # The node has lost all it had; its users are there again before it counts as ready.
+    shutil.rmtree(local.data / "rabbitmq" / "mnesia")
+    os.kill(told["pids"]["rabbitmq"], signal.SIGKILL)
+    assert processes.wait_until(lambda: has_restarted(local, told, users["worker-1"]), 60)
+
+
+def has_restarted(local: Local, before: dict[str, Any], user: str | None) -> bool:
+    pid = local.status()["pids"].get("rabbitmq")
+    return pid not in (None, before["pids"]["rabbitmq"]) and user in permissions(before["management_url"])
+
+
+def permissions(management_url: str) -> dict[str | None, dict[str, str]]:
+    """By user; empty while nobody answers."""
+    parts = urllib.parse.urlsplit(management_url)
+    credentials = base64.b64encode(f"{parts.username}:{parts.password}".encode()).decode()
+    request = urllib.request.Request(f"http://127.0.0.1:{parts.port}/api/permissions")
+    request.add_header("Authorization", f"Basic {credentials}")
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            rows = json.load(answer)
+    except (OSError, http.client.HTTPException):
+        return {}
+    return {row["user"]: {key: row[key] for key in ("configure", "write", "read")} for row in rows}
 
 
 def test_secrets_are_private_and_in_no_argument(local: Local) -> None:

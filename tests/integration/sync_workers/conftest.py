@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -14,11 +15,12 @@ from uuid import UUID
 import aiohttp
 import pytest
 from msgspec.structs import replace
+from yarl import URL
 
 from broker.connection import BrokerAddress, Consumer, Delivery, Publisher
-from broker.management import Management
+from broker.management import Management, hash_password
 from broker.messages import Inbox, decode_inbox, encode
-from broker.topology import REQUESTS, device_binding, device_queue
+from broker.topology import REQUESTS, WORKER_PERMISSIONS, device_binding, device_queue
 from metadata.database import close, connect
 from metadata.migrate import migrate
 from metadata.state import Submission
@@ -67,6 +69,7 @@ class Stage:
     vhost: Vhost
     backing: PostgresBacking
     management: Management
+    worker_amqp_url: str
     inboxes: Inboxes = field(default_factory=Inboxes)
 
     @property
@@ -112,7 +115,8 @@ class Stage:
         """A worker's environment."""
         return {
             "HUTCH_POSTGRES_DSN": self.dsn,
-            "HUTCH_AMQP_URL": self.vhost.amqp_url,
+            "HUTCH_AMQP_URL": self.worker_amqp_url,
+            "HUTCH_WORKERS_RELAY_USER": str(self.address.user),
             "HUTCH_WORKERS_METRICS_LISTEN": f"127.0.0.1:{free_port()}",
             "HUTCH_WORKERS_NAME": name,
             **more,
@@ -174,5 +178,10 @@ async def stage(postgres_server: PostgresServer, rabbitmq_server: RabbitMQServer
     vhost = rabbitmq_server.create_vhost()
     async with Management(vhost.management_url, vhost.name) as management:
         await management.ensure_topology()
-        yield Stage(dsn, vhost, PostgresBacking(pool), management)
+        worker, password = f"workers of {vhost.name}", secrets.token_hex(16)
+        await management.put_user(worker, hash_password(password))
+        await management.put_permissions(worker, WORKER_PERMISSIONS)
+        url = URL(vhost.amqp_url).with_user(worker).with_password(password)
+        yield Stage(dsn, vhost, PostgresBacking(pool), management, str(url))
+        await management.delete_user(worker)
     await close(pool)

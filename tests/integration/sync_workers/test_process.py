@@ -179,7 +179,7 @@ async def mortal_stage(stage: Stage, mortal_postgres: Postgres) -> AsyncIterator
     dsn = mortal_postgres.dsn_of("postgres")
     await migrate(dsn)
     pool = await connect(dsn)
-    yield Stage(dsn, stage.vhost, PostgresBacking(pool), stage.management)
+    yield Stage(dsn, stage.vhost, PostgresBacking(pool), stage.management, stage.worker_amqp_url)
     await close(pool)
 
 
