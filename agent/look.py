@@ -133,6 +133,7 @@ class Looker:
             self._replica.problems.pop("", None)
         if where.get(""):
             self._full_done = self._full_begun
+            self._replica.looked = True
         self._replica.notify()
 
     def _miss(self, message: str, where: dict[str, bool]) -> None:

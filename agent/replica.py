@@ -32,6 +32,7 @@ class Replica:
         parked: Nodes whose commit was refused for good, with the reason, until they change.
         broken: Nodes whose content cannot be had from the service, with the reason.
         problems: What the last looks could not sync, by path.
+        looked: Whether the whole folder was looked at since it was opened, or distrusted: nothing is planned before.
         head: The farthest place in the journal that anybody has told of.
     """
 
@@ -65,6 +66,7 @@ class Replica:
         self.intent = state.intent
         self.today = today
         self.head = state.cursor
+        self.looked = False
         self.disk = asyncio.Lock()
         self.parked: dict[UUID, Problem] = {}
         self.broken: dict[UUID, Problem] = {}
@@ -119,7 +121,7 @@ class Replica:
             began = time.perf_counter()
             self._plan = (
                 Plan()
-                if self.cursor is None
+                if self.cursor is None or not self.looked
                 else plan(self.trees, device=self.device_name, date=self.today(), held=held)
             )
             took_s = time.perf_counter() - began
@@ -198,6 +200,7 @@ class Replica:
             batch.unannounced.update(dict.fromkeys(trees.unannounced, False))
             batch.columns.update(chain=None, seq=0, request=None)
             self.cursor = self.head = self.in_flight = None
+            self.looked = False
             await self.write(batch)
 
     # --- manifests
