@@ -4,12 +4,17 @@ import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from agent.errors import Untrusted, WrongPassword
 from agent.home import Credential, Home
+from agent.patience import Patience
 from agent.service import LinkedSession, Service
 from agent.trust import check_session, find_authority, is_untrusted
 from broker.errors import Forbidden, HutchError, Unavailable
+
+ATTEMPTS: Final = 5
+"""How often a service that answers "not now" is asked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,22 +56,31 @@ class Linking:
 
     async def _send(self, cafile: Path | None) -> LinkedSession:
         password = self.password()
-        try:
-            async with Service(self.url, None, cafile) as service:
-                return await service.link(
-                    email=self.email,
-                    password=password,
-                    device_name=self.device_name,
-                    platform=platform.system(),
-                )
-        except Forbidden as error:
-            raise WrongPassword("wrong e-mail address or password") from error
-        except Unavailable as error:
-            if is_untrusted(error):
-                raise Untrusted(
-                    f"{self.url} shows a certificate for another name, or one that its own authority did not sign"
-                ) from error
-            raise
+        patience = Patience()
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return await self._ask(password, cafile)
+            except Forbidden as error:
+                raise WrongPassword("wrong e-mail address or password") from error
+            except Unavailable as error:
+                if is_untrusted(error):
+                    raise Untrusted(
+                        f"{self.url} shows a certificate for another name, or one that its own authority did not sign"
+                    ) from error
+                # It answered, and could not do it just now; nobody there is said at once.
+                if error.__cause__ is not None or attempt == ATTEMPTS:
+                    raise
+            await patience.wait()
+        raise AssertionError("unreachable")
+
+    async def _ask(self, password: str, cafile: Path | None) -> LinkedSession:
+        async with Service(self.url, None, cafile) as service:
+            return await service.link(
+                email=self.email,
+                password=password,
+                device_name=self.device_name,
+                platform=platform.system(),
+            )
 
     async def _keep(self, session: LinkedSession, cafile: str | None) -> Credential:
         credential = Credential(

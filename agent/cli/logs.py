@@ -23,7 +23,6 @@ def configure_logs(level: str) -> None:
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
     )
     # Libraries speak through `logging`: what they warn of is worth a line, the rest is not.
     logging.basicConfig(
