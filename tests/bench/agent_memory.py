@@ -11,7 +11,8 @@ import random
 import time
 from pathlib import Path
 
-from tests.e2e.stack import Device, Pair, running_stack, settle
+from tests.e2e.device import Device, Pair
+from tests.e2e.stack import running_stack, settle
 
 TIMEOUT_S = 390.0
 _BLOCK_BYTES = 1_000_000

@@ -14,7 +14,8 @@ import statistics
 import time
 from pathlib import Path
 
-from tests.e2e.stack import Pair, running_stack, settle
+from tests.e2e.device import Pair
+from tests.e2e.stack import running_stack, settle
 
 TIMEOUT_S = 60.0
 

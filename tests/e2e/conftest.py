@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.stack import Pair, Stack, running_stack
+from tests.e2e.device import Pair
+from tests.e2e.stack import Stack, running_stack
 
 
 @pytest.fixture(scope="session")
@@ -17,6 +18,7 @@ def running() -> Iterator[Stack]:
 @pytest.fixture
 def pair(running: Stack) -> Iterator[Pair]:
     """A new account with two running devices; whatever agents run at the test's end are killed."""
+    running.wait_ready()
     yield running.add_pair()
     for device in running.devices:
         if device.process is not None:

@@ -17,9 +17,10 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+from tests.e2e.device import Pair
 from tests.e2e.hands import DELETES, EDITS, MOVES, Hands, pick_shared
 from tests.e2e.journal import check_journal
-from tests.e2e.stack import Pair, Stack, running_stack, settle
+from tests.e2e.stack import Stack, running_stack, settle
 from tests.e2e.trees import contents, tree_of
 
 TIMEOUT_S = 250.0

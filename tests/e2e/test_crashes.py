@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.device import Device, Pair, wait_until
 from tests.e2e.journal import check_journal
-from tests.e2e.stack import Device, Pair, Stack, settle, wait_until
+from tests.e2e.stack import Stack, settle
 from tests.e2e.trees import contents, leftovers, tree_of
 
 FILES = 2_000

@@ -4,8 +4,9 @@ import asyncio
 
 import pytest
 
+from tests.e2e.device import Device, Pair, wait_until
 from tests.e2e.journal import check_journal, head_of
-from tests.e2e.stack import Device, Pair, Stack, wait_until
+from tests.e2e.stack import Stack
 from tests.e2e.trees import differences, tree_of
 
 COMMITS = 100

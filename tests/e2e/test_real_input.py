@@ -2,8 +2,9 @@
 
 import pytest
 
+from tests.e2e.device import Pair
 from tests.e2e.real_input import there_and_back
-from tests.e2e.stack import Pair, Stack
+from tests.e2e.stack import Stack
 
 BIG_BYTES = 64_000_000
 
