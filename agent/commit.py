@@ -177,7 +177,12 @@ class Committer:
                 break
             if len(asked) <= MAX_OPERATIONS_PER_COMMIT and await self._stage(body):
                 break
-            changes = select(changes, limit=max(1, len(changes) // 2), is_ready=lambda change: True)
+            changes = select(
+                changes,
+                limit=max(1, len(changes) // 2),
+                is_ready=lambda change: True,
+                tree=replica.trees.remote,
+            )
             sent = self._sent(changes)
             if len(self._operations(changes, manifests)) == len(asked):
                 break  # they need each other: it is this, whole, or nothing
