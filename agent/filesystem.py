@@ -9,7 +9,6 @@ import ctypes
 import errno
 import fcntl
 import os
-import platform
 import stat
 import struct
 import sys
@@ -88,11 +87,6 @@ class Root:
             if error.errno == errno.ELOOP:
                 return None
             raise
-
-    def read_link(self, path: str) -> str:
-        """A symbolic link's target; undecodable bytes come as surrogates."""
-        with self.parent(path) as (fd, name):
-            return os.readlink(name, dir_fd=fd)
 
     @contextlib.contextmanager
     def open(self, path: str) -> Iterator[int]:
@@ -265,8 +259,3 @@ def _rename_without_kernel(source_fd: int, source: str, target_fd: int, target: 
         return
     os.link(source, target, src_dir_fd=source_fd, dst_dir_fd=target_fd, follow_symlinks=False)
     os.unlink(source, dir_fd=source_fd)
-
-
-def system_name() -> str:
-    """What this machine calls itself, for the list of devices."""
-    return f"{platform.system()} {platform.machine()}"

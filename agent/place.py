@@ -10,7 +10,6 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final
 from uuid import UUID
 
 from msgspec import Struct
@@ -571,7 +570,3 @@ def _depth(path: str | None) -> int:
 
 def _parent(path: str) -> str:
     return path.rpartition("/")[0]
-
-
-PERSONS_SUFFIXES: Final = (".out", ".move", ".open")
-"""What in the stage was a person's object; `.in` is content on its way to one."""
