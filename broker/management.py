@@ -187,7 +187,10 @@ class Management:
         return {row["user"]: {key: row[key] for key in ("configure", "write", "read")} for row in found}
 
     async def close_connections(self, user: str) -> None:
-        """Close all open connections of a user, those opened a moment ago too. None open is fine."""
+        """Close the open connections of a user that the broker has on record. None open is fine.
+
+        The record is written a moment after a connection was opened: one that must go is closed again until it has.
+        """
         await self._delete("connections", "username", user)
 
     # --- how it is asked
