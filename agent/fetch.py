@@ -258,6 +258,8 @@ class Fetcher:
             self._take_for(aside, match, match is current, batch)
             await replica.write(batch)
             return True
+        if aside.onto is not None:
+            return await self._replace_copy(aside, aside.onto, path, look)
         return await self._rename_aside(aside, path, look)
 
     def _matching(self, path: str, look: Print, contents: list[FullContent]) -> FullContent | None:
@@ -301,8 +303,14 @@ class Fetcher:
             batch.prints[aside.local.node_id] = None
         batch.local[aside.new_id] = replace(aside.local, node_id=aside.new_id, name=aside.name)
         batch.prints[aside.new_id] = look
+        batch.copies[aside.remote.node_id] = aside.new_id
         await replica.write(batch)
         log.info("conflict.kept", workspace_id=str(replica.workspace_id))
+        return await self._move_aside(aside.new_id, path, target, look)
+
+    async def _move_aside(self, new_id: UUID, path: str, target: str, look: Print) -> bool:
+        """Move what has lost to its conflict name, as the database has it already."""
+        replica, head = self._replica, path.rpartition("/")[0]
         try:
             await asyncio.to_thread(replica.root.rename, path, target)
         except OSError:
@@ -311,11 +319,58 @@ class Fetcher:
         moved = await asyncio.to_thread(replica.root.look, target)
         if moved is not None and moved.same_file(look):
             fresh = Batch()
-            fresh.prints[aside.new_id] = moved
+            fresh.prints[new_id] = moved
             await replica.write(fresh)
         else:
             self._hint(head)
         return True
+
+    async def _replace_copy(self, aside: KeepAside, copy: Node, path: str, look: Print) -> bool:
+        """What has lost becomes the next version of the copy that there is: the journal holds the one before.
+
+        The copy's old file leaves by the stage, so that a write to it in this very moment is found there.
+        """
+        replica, batch = self._replica, Batch()
+        target, seen = replica.trees.local.path(copy.node_id), replica.prints.get(copy.node_id)
+        if target is None or seen is None:
+            return False
+        stage = f"{STAGE}/{copy.node_id.hex}.{seen.ino}.open"
+        if not await asyncio.to_thread(self._stand_as_seen, {path: look, target: seen}):
+            return False
+        if aside.local.node_id != copy.node_id:
+            batch.local[aside.local.node_id] = None
+            batch.prints[aside.local.node_id] = None
+        batch.local[copy.node_id] = replace(
+            copy,
+            version=0,
+            content_version=0,
+            mode=aside.local.mode,
+            mtime_ns=aside.local.mtime_ns,
+            size=aside.local.size,
+            digest=aside.local.digest,
+        )
+        batch.prints[copy.node_id] = look
+        batch.lingering[stage] = (target, seen)
+        await replica.write(batch)
+        log.info("conflict.kept", workspace_id=str(replica.workspace_id))
+        try:
+            await asyncio.to_thread(replica.root.rename, target, stage)
+        except OSError:
+            self._hint(target.rpartition("/")[0])
+            return False
+        moved = await self._move_aside(copy.node_id, path, target, look)
+        await self._settle_lingering()
+        return moved
+
+    def _stand_as_seen(self, looks: dict[str, Print]) -> bool:
+        """Whether these files are what the last look saw; where one is not, it is looked at again."""
+        as_seen = True
+        for path, seen in looks.items():
+            now = self._replica.root.look(path)
+            if now is None or not now.same_content(seen):
+                self._hint(path.rpartition("/")[0])
+                as_seen = False
+        return as_seen
 
     async def _agree(self, node_ids: Iterable[UUID]) -> None:
         trees, batch = self._replica.trees, Batch()

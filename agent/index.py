@@ -8,7 +8,7 @@ import contextlib
 import os
 import sqlite3
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, TypeVar
@@ -23,8 +23,6 @@ from broker.messages import decode_content, encode
 from broker.model import Cursor, FullContent, Kind
 
 T = TypeVar("T")
-
-SCHEMA_VERSION: Final = 1
 
 _SCHEMA: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
@@ -59,6 +57,17 @@ CREATE TABLE lingering (                            -- files exchanged out of th
     PRIMARY KEY (folder, stage)
 ) WITHOUT ROWID;
 """
+
+_COPIES: Final = """
+CREATE TABLE copies (                               -- the conflict copy that a node's losing content was given here
+    folder INTEGER NOT NULL, node_id BLOB NOT NULL, copy_id BLOB NOT NULL, PRIMARY KEY (folder, node_id)
+) WITHOUT ROWID;
+"""
+
+_STEPS: Final = (_SCHEMA, _COPIES)
+"""What each version of the schema adds to the one before."""
+
+SCHEMA_VERSION: Final = len(_STEPS)
 
 _DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _TREES: Final = ("remote", "local", "synced")
@@ -121,6 +130,7 @@ class Batch:
         self.prints: dict[UUID, Print | None] = {}
         self.tombstones: dict[UUID, int | None] = {}
         self.unannounced: dict[UUID, bool] = {}
+        self.copies: dict[UUID, UUID | None] = {}
         self.manifests: dict[bytes, FullContent] = {}
         self.columns: dict[str, object] = {}
         self.lingering: dict[str, tuple[str, Print] | None] = {}
@@ -191,10 +201,11 @@ class Index:
             version = db.execute("PRAGMA user_version").fetchone()[0]
             if version > SCHEMA_VERSION:
                 raise Misconfigured(f"{self._path} was written by a newer Hutch: install that version again")
-            if version == 0:
-                db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
-            elif db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+            if version and db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
                 raise sqlite3.DatabaseError("quick_check failed")
+            if version < SCHEMA_VERSION:
+                steps = "".join(_STEPS[version:])
+                db.executescript(f"BEGIN; {steps} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
         except BaseException:
             db.close()
             raise
@@ -246,6 +257,8 @@ class Index:
         trees.tombstones = {UUID(bytes=row[0]): row[1] for row in rows}
         rows = self._db.execute("SELECT node_id FROM unannounced WHERE folder = ?", (key,))
         trees.unannounced = {UUID(bytes=row[0]) for row in rows}
+        rows = self._db.execute("SELECT node_id, copy_id FROM copies WHERE folder = ?", (key,))
+        trees.copies = {UUID(bytes=row[0]): UUID(bytes=row[1]) for row in rows}
         trees.touch_all()
         return trees
 
@@ -285,7 +298,7 @@ class Index:
         if row is None:
             return
         with _Transaction(self._db) as db:
-            for table in ("nodes", "prints", "tombstones", "unannounced", "lingering", "folders"):
+            for table in ("nodes", "prints", "tombstones", "unannounced", "copies", "lingering", "folders"):
                 db.execute(f"DELETE FROM {table} WHERE folder = ?", row)  # noqa: S608  # our own names
 
     def _write(self, key: int, batch: Batch) -> None:
@@ -308,6 +321,9 @@ class Index:
             )
             _write_rows(
                 db, "unannounced", 0, key, {k: () if v else None for k, v in batch.unannounced.items()}
+            )
+            _write_rows(
+                db, "copies", 1, key, {k: None if v is None else (v.bytes,) for k, v in batch.copies.items()}
             )
             db.executemany(
                 "INSERT OR IGNORE INTO manifests VALUES (?, ?)",
@@ -383,7 +399,11 @@ def _write_nodes(db: sqlite3.Connection, key: int, tree: int, nodes: dict[UUID, 
 
 
 def _write_rows(
-    db: sqlite3.Connection, table: str, width: int, key: int, rows: "dict[UUID, tuple[int, ...] | None]"
+    db: sqlite3.Connection,
+    table: str,
+    width: int,
+    key: int,
+    rows: "Mapping[UUID, tuple[int | bytes, ...] | None]",
 ) -> None:
     gone = [(key, node_id.bytes) for node_id, row in rows.items() if row is None]
     db.executemany(f"DELETE FROM {table} WHERE folder = ? AND node_id = ?", gone)  # noqa: S608

@@ -22,15 +22,23 @@ def conflict_name(name: str, device: str, date: str, is_free: Callable[[str], bo
         A name of at most 255 bytes; the stem is cut where it must be.
     """
     stem, suffix = _split(name)
-    owner = "".join("-" if c in "/\0" or not c.isprintable() else c for c in device)
-    owner = _cut(owner, MAX_DEVICE_SIZE_BYTES) or "device"
     counter = 1
     while True:
-        mark = f" (conflicted copy of {owner} {date}{'' if counter == 1 else f' {counter}'})"
+        mark = f"{_opening(device)}{date}{'' if counter == 1 else f' {counter}'})"
         candidate = _cut(stem, MAX_NAME_SIZE_BYTES - len((mark + suffix).encode())) + mark + suffix
         if is_free(candidate):
             return candidate
         counter += 1
+
+
+def is_conflict_name(name: str, device: str) -> bool:
+    """Whether a name is one that `conflict_name` gives to what this device has lost."""
+    return _opening(device) in name
+
+
+def _opening(device: str) -> str:
+    owner = "".join("-" if c in "/\0" or not c.isprintable() else c for c in device)
+    return f" (conflicted copy of {_cut(owner, MAX_DEVICE_SIZE_BYTES) or 'device'} "
 
 
 def _split(name: str) -> tuple[str, str]:

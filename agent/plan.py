@@ -14,7 +14,7 @@ from uuid import UUID, uuid5
 
 from msgspec import Struct
 
-from agent.names import conflict_name
+from agent.names import conflict_name, is_conflict_name
 from agent.trees import Node, Tree, Trees, replace, same
 from broker.model import ROOT, Kind
 
@@ -58,7 +58,8 @@ class Adoption(Struct, frozen=True):
 class KeepAside(Struct, frozen=True):
     """Both sides changed a file's content: the disk's becomes a node of its own, under a conflict name beside it.
 
-    `remote` is what it disagrees with: equal bytes that were merely cut otherwise are no conflict, and whoever can
+    Where this device keeps a copy of that node already, the disk's content becomes the next version of that copy,
+    `onto`. `remote` is what it disagrees with: equal bytes that were merely cut otherwise are no conflict, and whoever can
     read the file should look before believing this.
     """
 
@@ -66,6 +67,7 @@ class KeepAside(Struct, frozen=True):
     remote: Node
     new_id: UUID
     name: str
+    onto: Node | None = None
 
 
 class Plan(Struct, frozen=True):
@@ -194,13 +196,44 @@ class _Merge:
         if is_conflict(remote, local, synced):
             assert remote is not None
             assert local is not None
+            if self._must_wait_for_copy(local, remote):
+                self.still.add(node_id)
+                self.target[node_id] = local
+                return
             self._keep_aside(local, remote)
         self.target[node_id] = merge_node(remote, local, synced)
 
     def _keep_aside(self, local: Node, remote: Node) -> None:
+        if self._keep_onto(local, remote):
+            return
         name = self._free_name(local.parent_id, local.name)
-        new_id = uuid5(_ASIDE, f"{local.node_id}/{local.digest.hex()}/{local.target}/{name}")
+        # The version, since an equal copy may have been made before, and deleted: its tombstone has that id.
+        new_id = uuid5(_ASIDE, f"{local.node_id}/{remote.version}/{local.digest.hex()}/{local.target}/{name}")
         self.asides.append(KeepAside(local=local, remote=remote, new_id=new_id, name=name))
+
+    def _keep_onto(self, loser: Node, winner: Node) -> bool:
+        """Make what has lost the next version of the copy that there is of that node, if there is one."""
+        copy = self._copy_of(loser, winner)
+        if copy is None or any(aside.onto is copy for aside in self.asides):
+            return False
+        self.asides.append(
+            KeepAside(local=loser, remote=winner, new_id=copy.node_id, name=copy.name, onto=copy)
+        )
+        return True
+
+    def _copy_of(self, loser: Node, winner: Node) -> Node | None:
+        """This device's copy of a node, while it bears its conflict name: one that a person has renamed is theirs."""
+        copy_id = self.trees.copies.get(winner.node_id)
+        copy = None if copy_id is None else self.trees.local.get(copy_id)
+        if copy is None or copy_id in self.held or copy.is_unhashed or copy.node_id == loser.node_id:
+            return None
+        is_copy = copy.kind is Kind.FILE and is_conflict_name(copy.name, self.device)
+        return copy if is_copy and loser.kind is Kind.FILE else None
+
+    def _must_wait_for_copy(self, loser: Node, winner: Node) -> bool:
+        """Content that is in nobody's history yet is not replaced: the copy is told of first."""
+        copy = self._copy_of(loser, winner)
+        return copy is not None and copy.node_id in self.trees.dirty
 
     # --- a live node needs a live parent
 
@@ -311,11 +344,16 @@ class _Merge:
             if self._is_same_thing(loser, winner):
                 self.adoptions.append(Adoption(local_id=node_id, remote_id=winner_id))
             elif self._may_be_known_bytes(loser, winner):
-                self._keep_new_aside(loser, winner)
+                if self._must_wait_for_copy(loser, winner):
+                    self.still.add(node_id)
+                else:
+                    self._keep_new_aside(loser, winner)
             elif node_id not in self.still:
                 self.target[node_id] = replace(loser, name=self._free_name(*place))
 
     def _keep_new_aside(self, loser: Node, winner: Node) -> None:
+        if self._keep_onto(loser, winner):
+            return
         name = self._free_name(loser.parent_id, loser.name)
         self.asides.append(KeepAside(local=loser, remote=winner, new_id=loser.node_id, name=name))
 

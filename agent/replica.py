@@ -143,6 +143,7 @@ class Replica:
         trees.synced.update(batch.synced)
         _merge(self.prints, batch.prints)
         _merge(trees.tombstones, batch.tombstones)
+        _merge(trees.copies, batch.copies)
         _merge(self.lingering, batch.lingering)
         for node_id, stays in batch.unannounced.items():
             (trees.unannounced.add if stays else trees.unannounced.discard)(node_id)
@@ -197,6 +198,7 @@ class Replica:
                 changes.update(dict.fromkeys(tree.nodes))
             batch.prints.update(dict.fromkeys(self.prints))
             batch.tombstones.update(dict.fromkeys(trees.tombstones))
+            batch.copies.update(dict.fromkeys(trees.copies))
             batch.unannounced.update(dict.fromkeys(trees.unannounced, False))
             batch.columns.update(chain=None, seq=0, request=None)
             self.cursor = self.head = self.in_flight = None

@@ -167,6 +167,7 @@ class Trees:
         local: What the last look at the disk saw.
         synced: The last state on which the two agreed (the merge base), aspect by aspect.
         tombstones: The version of each remote deletion of a node that the disk or the merge base still has.
+        copies: For a node whose content has lost on this device, the conflict copy that it was given.
         unannounced: Directories that another device deleted and that had to stay: they are told to nobody.
         dirty: Ids whose three states may differ. All others are equal in all three trees, or are in `unread`.
         unread: Local files whose content is not known. Those that only the disk has are not `dirty`: nothing can be
@@ -178,6 +179,7 @@ class Trees:
         self.local = Tree()
         self.synced = Tree()
         self.tombstones: dict[UUID, int] = {}
+        self.copies: dict[UUID, UUID] = {}
         self.unannounced: set[UUID] = set()
         self.dirty: set[UUID] = set()
         self.unread: set[UUID] = set()

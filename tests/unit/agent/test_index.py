@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from agent.index import Batch, Index, InFlight, Print, cursor_columns
+from agent.index import _STEPS, Batch, Index, InFlight, Print, cursor_columns
 from broker.errors import Misconfigured
 from broker.messages import encode
 from broker.model import ROOT, Cursor
@@ -174,6 +174,19 @@ def test_a_database_that_cannot_be_opened_now_is_not_damaged(path: Path, monkeyp
             Index(path)
     assert list(path.parent.glob("*damaged*")) == []
     Index(path).close_now()
+
+
+async def test_a_database_of_the_first_version_is_taken_over(path: Path) -> None:
+    db = sqlite3.connect(path)
+    db.executescript(f"{_STEPS[0]} PRAGMA user_version = 1;")
+    db.execute("INSERT INTO meta VALUES ('incarnation', ?)", (WORKSPACE.bytes,))
+    db.commit()
+    db.close()
+    index = Index(path)
+    assert index.incarnation == WORKSPACE
+    _, trees = await index.load(WORKSPACE)
+    assert trees.copies == {}
+    await index.close()
 
 
 def test_a_newer_database_is_refused_and_left_alone(path: Path) -> None:
