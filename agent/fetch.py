@@ -524,9 +524,9 @@ class Fetcher:
 
     async def _carry_out(self, intent: Intent) -> bool:
         outcome = await in_thread(place.carry_out, self._replica.root, intent)
-        await self._settle(intent, outcome)
-        for path in outcome.look_again:
+        for path in outcome.look_again:  # before it is settled: what came late is not known yet
             self._hint(path)
+        await self._settle(intent, outcome)
         return len(outcome.placed) + len(outcome.stayed) == len(intent.steps)
 
     async def _settle(self, intent: Intent, outcome: Outcome) -> None:

@@ -20,7 +20,7 @@ from agent.filesystem import Root, print_of
 from agent.index import Batch, Print
 from agent.patience import next_delay_s
 from agent.replica import Replica
-from agent.scan import Problem, printable
+from agent.scan import UNREADABLE, Problem, printable
 from agent.trees import Node, replace
 from broker.model import FullContent, manifest_digest
 
@@ -28,6 +28,9 @@ log = structlog.get_logger()
 
 SETTLE_NS: Final = 25_000_000
 """How long a file must have rested before it is read. The kernel's clock for inodes ticks every 4 to 10 ms."""
+
+COARSE_TICKS_NS: Final = ((1_000_000_000, 2_000_000_000), (10_000_000, 10_000_000), (1_000_000, 1_000_000))
+"""Ticks of file systems with coarse clocks, by what divides all their times: FAT has two seconds, ext3 one."""
 
 _GROUP_FILES: Final = 256
 _GROUP_SIZE_BYTES: Final = 8 * 1024 * 1024
@@ -145,7 +148,8 @@ class Hasher:
         if look is None:
             return 0.0
         age_ns = time.time_ns() - look.ctime_ns  # noqa: TID251  # against the file system's own clock, on this host
-        return (SETTLE_NS - age_ns) / 1e9 if 0 <= age_ns < SETTLE_NS else 0.0
+        settle_ns = settling_ns(look)
+        return (settle_ns - age_ns) / 1e9 if 0 <= age_ns < settle_ns else 0.0
 
     def _next_retry_s(self) -> float | None:
         """How long until the first of those that were put off may be tried again."""
@@ -177,7 +181,9 @@ class Hasher:
                 digest = manifest_digest(read.content.chunks)
                 batch.local[node_id] = replace(read.job.node, digest=digest)
                 batch.manifests[digest] = read.content
-                self._unreadable.discard(node_id)
+                if node_id in self._unreadable:
+                    self._unreadable.discard(node_id)
+                    replica.problems.pop(read.job.path, None)
                 self._tries.pop(node_id, None)
                 self._not_before.pop(node_id, None)
             if batch.local:
@@ -191,9 +197,18 @@ class Hasher:
         if read.error is not None:
             self._unreadable.add(node_id)
             path = read.job.path
-            self._replica.problems[path] = Problem(printable(path), "unreadable", read.error)
+            self._replica.problems[path] = Problem(printable(path), UNREADABLE, read.error)
         self._hint(read.job.path.rpartition("/")[0])
         self._replica.notify()
+
+
+def settling_ns(look: Print) -> int:
+    """How long a file must have rested so that a later write shows: a tick of its file system's clock, and a little.
+
+    A time of whole seconds, or of tens of milliseconds, is that of a file system that keeps no finer ones.
+    """
+    coarse = (tick_ns for divisor_ns, tick_ns in COARSE_TICKS_NS if look.ctime_ns % divisor_ns == 0)
+    return SETTLE_NS + next(coarse, 0)
 
 
 def _size(node: Node) -> int:

@@ -17,7 +17,7 @@ from watchfiles._rust_notify import WatchfilesRustInternalError
 from agent.index import Batch
 from agent.patience import jittered
 from agent.replica import Replica
-from agent.scan import Problem, RootGone, Sight, Unsteady, is_in_place, scan
+from agent.scan import UNREADABLE, Problem, RootGone, Sight, Unsteady, is_in_place, scan
 from broker.model import RESERVED_NAME, Kind
 
 log = structlog.get_logger()
@@ -26,6 +26,8 @@ SECOND_LOOK_S: Final = 1.0
 FULL_LOOK_S: Final = 300.0
 GONE_LOOK_S: Final = 2.0
 UNSTEADY_LOOK_S: Final = 0.2
+MANY_EVENTS: Final = 4_000
+"""So many events at once may be a part of them: the kernel drops what overflows its queue, and the watcher does not tell."""
 
 _WATCH_STEP_MS: Final = 10
 _WATCH_QUIET_MS: Final = 40
@@ -43,6 +45,7 @@ class Looker:
         self._full_begun = 0
         self._full_done = 0
         self._in_place = True
+        self._at_it = False
         self._vanished = -math.inf
         self.watching = False
 
@@ -57,8 +60,8 @@ class Looker:
 
     @property
     def is_looking(self) -> bool:
-        """Whether there is something that has not been looked at yet."""
-        return bool(self._where)
+        """Whether there is something that has not been looked at yet, or is being looked at."""
+        return bool(self._where) or self._at_it
 
     def hint(self, path: str, deep: bool = False) -> None:
         """Something may have changed in a directory (and, with `deep`, below it)."""
@@ -108,6 +111,14 @@ class Looker:
             return
         if where.get(""):
             self._full_begun += 1
+        self._at_it = True
+        try:
+            await self._look(where)
+        finally:
+            self._at_it = False
+        self._replica.notify()
+
+    async def _look(self, where: dict[str, bool]) -> None:
         try:
             async with self._replica.disk:
                 sight = await asyncio.to_thread(
@@ -134,7 +145,6 @@ class Looker:
         if where.get(""):
             self._full_done = self._full_begun
             self._replica.looked = True
-        self._replica.notify()
 
     def _miss(self, message: str, where: dict[str, bool]) -> None:
         if self._in_place:
@@ -143,7 +153,6 @@ class Looker:
         self._replica.problems[""] = Problem("", RootGone.code, message)
         self._where = {"": True, **where}
         asyncio.get_running_loop().call_later(GONE_LOOK_S, self._hinted.set)
-        self._replica.notify()
 
     async def _take(self, sight: Sight, where: dict[str, bool]) -> None:
         replica = self._replica
@@ -181,9 +190,17 @@ class Looker:
         known, local = self._replica.problems, self._replica.trees.local
         for path in [path for path in known if path and not path.startswith("\0")]:
             parent = path.rpartition("/")[0]
-            if parent in sight.looked or (parent and local.find(parent) is None):
+            told = parent in sight.looked or (parent and local.find(parent) is None)
+            if told and not self._is_still_unread(path, sight):
                 del known[path]
         known.update(sight.problems)
+
+    def _is_still_unread(self, path: str, sight: Sight) -> bool:
+        """Whether a look at its parent says nothing of it: a directory or file whose inside could not be read."""
+        node = self._replica.trees.local.find(path)
+        if node is None or self._replica.problems[path].code != UNREADABLE:
+            return False
+        return path not in sight.looked if node.kind is Kind.DIRECTORY else node.is_unhashed
 
     # --- watching
 
@@ -226,6 +243,9 @@ class Looker:
             self.hint("", deep=True)
 
     def _hint_of_events(self, folder: str, paths: set[str]) -> None:
+        if len(paths) >= MANY_EVENTS:
+            self.hint("", deep=True)
+            return
         own = f"{folder}/{RESERVED_NAME}"
         for path in paths:
             if path == own or path.startswith(own + "/"):

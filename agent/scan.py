@@ -21,6 +21,9 @@ from broker.model import ROOT, Kind, name_problem, target_problem
 
 OWN_NAME: Final = ".hutch"
 
+UNREADABLE: Final = "unreadable"
+"""The code of the problem of what may not, or cannot, be read."""
+
 _TRIES: Final = 4
 """How often to look again at once when something moved meanwhile."""
 
@@ -292,7 +295,7 @@ class _Look:
 
     def _unreadable(self, path: str, error: OSError) -> None:
         """Unreadable is not deleted: what was known there stays known."""
-        self._problem(path, "unreadable", error.strerror or str(error))
+        self._problem(path, UNREADABLE, error.strerror or str(error))
         self._keep(path)
 
     def _keep(self, path: str) -> None:
