@@ -11,9 +11,8 @@ from typing import Final
 from uuid import UUID
 
 import structlog
-import watchfiles
-from watchfiles._rust_notify import WatchfilesRustInternalError
 
+from agent import watch
 from agent.index import Batch
 from agent.patience import jittered
 from agent.replica import Replica
@@ -26,9 +25,6 @@ SECOND_LOOK_S: Final = 1.0
 FULL_LOOK_S: Final = 300.0
 GONE_LOOK_S: Final = 2.0
 UNSTEADY_LOOK_S: Final = 0.2
-MANY_EVENTS: Final = 4_000
-"""So many events at once may be a part of them: the kernel drops what overflows its queue, and the watcher does not tell."""
-
 _WATCH_STEP_MS: Final = 10
 _WATCH_QUIET_MS: Final = 40
 
@@ -211,26 +207,23 @@ class Looker:
         while True:
             try:
                 self.watching = True
-                async for changes in watchfiles.awatch(
+                async for paths in watch.awatch(
                     folder,
-                    watch_filter=None,
                     step=_WATCH_STEP_MS,
                     debounce=_WATCH_QUIET_MS * 4,
-                    recursive=True,
                     rust_timeout=1_000,
-                    yield_on_timeout=False,
                     force_polling=polling,
                 ):
-                    self._hint_of_events(folder, {path for _, path in changes})
-            except ExceptionGroup as errors:
-                if errors.split(WatchfilesRustInternalError)[1] is not None:
-                    raise
-                # It cannot tell of a name that is no UTF-8, and gives up for good: watch anew, and look meanwhile.
+                    self._hint_of_events(folder, paths)
+            except watch.WatchEnded:
+                # It begins anew, and all is looked at: at once for what was missed, and again when it watches.
                 log.info("watcher.renewed", workspace_id=str(self._replica.workspace_id))
+                self.hint("", deep=True)
                 asyncio.get_running_loop().call_later(GONE_LOOK_S + SECOND_LOOK_S, self.hint, "", True)
             except OSError as error:
                 self.watching = False
-                if not polling:
+                if not polling and "limit" in str(error):
+                    polling = True
                     log.warning(
                         "watcher.limited", workspace_id=str(self._replica.workspace_id), error=str(error)
                     )
@@ -238,14 +231,10 @@ class Looker:
                         "", "watch_limit", "the system's limit of watched folders is reached: raise "
                         "fs.inotify.max_user_watches; until then changes are found by looking, which is slower"
                     )  # fmt: skip
-                polling = "limit" in str(error)
             await asyncio.sleep(GONE_LOOK_S)
             self.hint("", deep=True)
 
     def _hint_of_events(self, folder: str, paths: set[str]) -> None:
-        if len(paths) >= MANY_EVENTS:
-            self.hint("", deep=True)
-            return
         own = f"{folder}/{RESERVED_NAME}"
         for path in paths:
             if path == own or path.startswith(own + "/"):

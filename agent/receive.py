@@ -184,6 +184,9 @@ class Receiver:
                     entries = []
             await self._take_fetched(entries)
             self._replica.tell_head(stream.head)
+        reached = self._replica.cursor
+        if reached is not None and reached.epoch == stream.head.epoch and reached.seq < stream.head.seq:
+            raise Corrupt(f"the journal ends at {reached.seq}, before its head {stream.head.seq}")
 
     async def _take_fetched(self, entries: Sequence[bytes]) -> None:
         async with self._taking:
