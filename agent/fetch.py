@@ -5,7 +5,8 @@ put in place together, once all of it is staged.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from agent.errors import DiskFull, is_disk_full
 from agent.filesystem import STAGE
 from agent.finish import finish, in_thread
 from agent.index import Batch, Print
+from agent.names import Folding
 from agent.patience import Patience
 from agent.place import Intent, Outcome, Staged
 from agent.plan import Adoption, Change, KeepAside, Plan, overlay, select
@@ -26,7 +28,7 @@ from agent.scan import Problem, printable
 from agent.service import Service
 from agent.stage import Source, Stager
 from agent.transfer import Transfer
-from agent.trees import Node, replace
+from agent.trees import Node, Tree, replace
 from broker.errors import HutchError, Unavailable
 from broker.messages import decode_content, encode
 from broker.model import FullContent, Kind, manifest_digest
@@ -89,6 +91,8 @@ class Fetcher:
         replica = self._replica
         async with replica.disk:
             await asyncio.to_thread(self._make_stage)
+            with contextlib.suppress(OSError):  # no room, say: it is asked again before anything is placed
+                await asyncio.to_thread(replica.root.probe)
             await self._resume()
             keep = set(replica.lingering)
             returned = await asyncio.to_thread(
@@ -436,6 +440,8 @@ class Fetcher:
 
     async def _stage(self, group: list[Change]) -> None:
         replica = self._replica
+        if await self._leave_out_unplaceable(group):
+            return  # before anything is fetched for them
         manifests = await replica.manifests(c.after.digest for c in group if c.after is not None)
         sources = await self._sources(group)
         for change in group:
@@ -450,12 +456,14 @@ class Fetcher:
 
     def _break(self, node_id: UUID) -> None:
         """Content that the service cannot give is left out, said so, and asked for again later."""
-        replica = self._replica
-        path = printable(replica.trees.remote.path(node_id) or "")
-        replica.broken[node_id] = Problem(
-            path, "missing_chunks", "the service does not have this file's content"
-        )
-        log.error("content.missing", workspace_id=str(replica.workspace_id), node_id=str(node_id))
+        log.error("content.missing", workspace_id=str(self._replica.workspace_id), node_id=str(node_id))
+        text = "the service does not have this file's content"
+        self._leave_out(node_id, Problem(self._shown(node_id), "missing_chunks", text))
+
+    def _leave_out(self, node_id: UUID, problem: Problem) -> None:
+        """Place all but this node, until it changes or some time has gone by."""
+        self._replica.broken[node_id] = problem
+        self._replica.notify()
         asyncio.get_running_loop().call_later(_RETRY_BROKEN_S, self._mend, node_id)
 
     def _mend(self, node_id: UUID) -> None:
@@ -492,6 +500,8 @@ class Fetcher:
             if replica.plan() is not plan:
                 return True
             local = replica.trees.local
+            if await self._leave_out_unplaceable(changes):
+                return True
             intent = place.prepare(
                 changes,
                 path_before=local.path,
@@ -512,6 +522,35 @@ class Fetcher:
             batch.columns["intent"] = replica.intent
             await replica.index.write(replica.key, batch)
             return await finish(self._carry_out(intent))
+
+    async def _leave_out_unplaceable(self, changes: list[Change]) -> bool:
+        """Leave out those whose names this disk cannot have: it refuses them, or takes them for another node's."""
+        root = self._replica.root
+        await asyncio.to_thread(root.probe)
+        arriving = [c for c in changes if c.after is not None and (c.before is None or c.moves)]
+        names = {change.after.name for change in arriving if change.after is not None}
+        refused = await asyncio.to_thread(root.refusals, names)
+        found = dict[UUID, Problem]()
+        for change in arriving:
+            assert change.after is not None
+            reason = refused.get(change.after.name)
+            if reason is not None:
+                text = f"this device's file system does not take the name ({reason}): it is not here"
+                found[change.node_id] = Problem(self._shown(change.node_id), "name_refused", text)
+        if root.folding.any:
+            leaving = {c.node_id for c in self._replica.plan().place if c.after is None or c.moves}
+            taken = clashes(arriving, leaving, self._replica.trees.local, root.folding)
+            for node_id, other in taken.items():
+                text = (
+                    f"this device's file system takes the name for that of {printable(other)}: it is not here"
+                )
+                found[node_id] = Problem(self._shown(node_id), "name_clash", text)
+        for node_id, problem in found.items():
+            self._leave_out(node_id, problem)
+        return bool(found)
+
+    def _shown(self, node_id: UUID) -> str:
+        return printable(self._replica.trees.remote.path(node_id) or "")
 
     def _staged_for(self, changes: Iterable[Change]) -> Callable[[UUID], Staged | None]:
         fills = {change.node_id for change in changes if change.fills}
@@ -599,6 +638,31 @@ class Fetcher:
         elif now is not None:
             place.keep_beside(replica.root, stage, path, replica.device_name, replica.today())
         return True
+
+
+def clashes(
+    arriving: Iterable[Change], leaving: Collection[UUID], local: Tree, folding: Folding
+) -> dict[UUID, str]:
+    """Which of the nodes that arrive would have the name of another one where names are folded, and that name. Pure.
+
+    Args:
+        arriving: Changes that bring a node to a name.
+        leaving: Nodes that free the names they have.
+        local: What is on disk.
+        folding: Which names are one to it.
+    """
+    taken: dict[UUID, dict[str, str]] = {}
+    found: dict[UUID, str] = {}
+    for change in sorted(arriving, key=lambda change: change.node_id.int):
+        assert change.after is not None
+        parent_id, name = change.after.place
+        if parent_id not in taken:
+            staying = (node.name for node in local.children(parent_id) if node.node_id not in leaving)
+            taken[parent_id] = {folding.fold(other): other for other in staying}
+        other = taken[parent_id].setdefault(folding.fold(name), name)
+        if other != name:
+            found[change.node_id] = other
+    return found
 
 
 def _looks_alike(one: Node, other: Node) -> bool:

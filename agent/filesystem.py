@@ -12,14 +12,21 @@ import os
 import stat
 import struct
 import sys
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final
 
 from agent.index import Print
+from agent.names import Folding
 from broker.model import MODE_MASK, RESERVED_NAME, Kind
 
 STAGE: Final = f"{RESERVED_NAME}/stage"
+_PROBE: Final = f"{RESERVED_NAME}/probe"
+_TELLING_NAMES: Final = ("a:b", "a?b", "a\\b", "a\nb", "a.", "a ", "n" * 255, "nul")
+"""Names that one or the other file system refuses."""
+
+_NO_NAMES: Final = (errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG)
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _AT_SYMLINK_NOFOLLOW: Final = 0x100
@@ -41,6 +48,10 @@ class Root:
         self.folder = folder
         self.fd = os.open(folder, _DIRECTORY)
         self.device = os.fstat(self.fd).st_dev
+        self.folding = Folding()
+        self.respells = False
+        self._probed = False
+        self._refuses_some = False
 
     def close(self) -> None:
         """Let go of the directory."""
@@ -73,6 +84,64 @@ class Root:
         head, _, name = path.rpartition("/")
         with self.directory(head) as fd:
             yield fd, name
+
+    # --- what its file system does to names
+
+    def probe(self) -> None:
+        """Find out which names are one to this file system, and whether it refuses any. Asks it once. Blocks."""
+        if self._probed:
+            return
+        name = "Probe \N{LATIN CAPITAL LETTER E WITH ACUTE}"
+        with self._probing(name):
+            self.folding = Folding(
+                case=self.look(f"{_PROBE}/{name.lower()}") is not None,
+                spelling=self.look(f"{_PROBE}/{unicodedata.normalize('NFD', name)}") is not None,
+            )
+            with self.directory(_PROBE) as fd:
+                self.respells = os.listdir(fd) != [name]
+        self._refuses_some = any(self._try_name(name) is not None for name in _TELLING_NAMES)
+        self._probed = True
+
+    def refusals(self, names: Collection[str]) -> dict[str, str]:
+        """Of some names those that this file system does not take, and why. Blocks."""
+        if not self._refuses_some:
+            return {}
+        reasons = {name: self._try_name(name) for name in sorted(names)}
+        return {name: reason for name, reason in reasons.items() if reason is not None}
+
+    def _try_name(self, name: str) -> str | None:
+        try:
+            with self._probing(name):
+                return None
+        except OSError as error:
+            if error.errno in _NO_NAMES:
+                return os.strerror(error.errno)
+            raise
+
+    @contextlib.contextmanager
+    def _probing(self, name: str) -> Iterator[None]:
+        """An empty directory of that name, for a moment, where nobody looks."""
+        with contextlib.suppress(FileExistsError):
+            self.make_directory(_PROBE)
+        path = f"{_PROBE}/{name}"
+        try:
+            with contextlib.suppress(FileExistsError):
+                self.make_directory(path)
+            try:
+                yield
+            finally:
+                self.remove_directory(path)
+        finally:
+            with contextlib.suppress(OSError):
+                self.remove_directory(_PROBE)
+
+    def is_named(self, path: str) -> bool:
+        """Whether what can be reached by a path has just that name, and not one that this file system takes for it."""
+        if not self.folding.any:
+            return True
+        spelling = Folding(spelling=self.folding.spelling)
+        with self.parent(path) as (fd, name):
+            return spelling.fold(name) in (spelling.fold(other) for other in os.listdir(fd))
 
     # --- looking
 

@@ -1,12 +1,35 @@
-"""The names that Hutch gives to files itself: conflict copies."""
+"""The names that Hutch gives to files itself, conflict copies; and which names are one to a file system."""
 
+import unicodedata
 from collections.abc import Callable
 from typing import Final
+
+from msgspec import Struct
 
 from broker.model import MAX_NAME_SIZE_BYTES
 
 MAX_SUFFIX_SIZE_BYTES: Final = 32
 MAX_DEVICE_SIZE_BYTES: Final = 80
+
+
+class Folding(Struct, frozen=True):
+    """Which names are one to a file system: those that differ in case alone, or in how Unicode spells a letter."""
+
+    case: bool = False
+    spelling: bool = False
+
+    @property
+    def any(self) -> bool:
+        """Whether two names can be one at all."""
+        return self.case or self.spelling
+
+    def fold(self, name: str) -> str:
+        """What is equal for names that are one."""
+        if self.spelling:
+            name = unicodedata.normalize("NFD", name)
+        if self.case:
+            name = name.casefold()
+        return unicodedata.normalize("NFD", name) if self.spelling else name
 
 
 def conflict_name(name: str, device: str, date: str, is_free: Callable[[str], bool]) -> str:

@@ -19,7 +19,7 @@ from agent.index import Print
 from agent.names import conflict_name
 from agent.plan import Change
 from agent.trees import Node
-from broker.model import Kind
+from broker.model import Kind, fold_name
 
 
 class Staged(Struct, frozen=True, array_like=True):
@@ -120,6 +120,7 @@ def prepare(
     for change in changes:
         park = change.moves and (
             len(movers) > 1
+            or _is_respelled(change)
             or (change.after is not None and (change.after.place in freed or change.after.parent_id in made))
             or (change.before is not None and change.before.parent_id in gone)  # or that would not be empty
         )
@@ -136,6 +137,14 @@ def prepare(
             )
         )
     return Intent(tuple(steps), device, date)
+
+
+def _is_respelled(change: Change) -> bool:
+    """Whether old and new name may be one to the file system: it renames nothing to itself."""
+    before, after = change.before, change.after
+    if before is None or after is None or before.parent_id != after.parent_id:
+        return False
+    return fold_name(before.name) == fold_name(after.name)
 
 
 def check(root: Root, intent: Intent) -> set[str]:
@@ -168,7 +177,11 @@ def _is_as_seen(step: Step, now: Print, seen: Print) -> bool:
 
 
 def _is_in_the_way(root: Root, step: Step, target: str) -> bool:
-    return root.look(target) is not None and not (step.node.kind is Kind.DIRECTORY and step.source is None)
+    now = root.look(target)
+    if now is None or (step.node.kind is Kind.DIRECTORY and step.source is None):
+        return False
+    # Its own old name may be the new one too, to a file system that folds.
+    return not (root.folding.any and step.moves and _is_same_inode(now, step.seen))
 
 
 def carry_out(root: Root, intent: Intent) -> Outcome:
@@ -338,7 +351,9 @@ class _Placing:
         self._touch(path)
 
     def _is_there(self, step: Step, path: str | None) -> bool:
-        return path is not None and _is_same_inode(self.root.look(path), step.seen)
+        if path is None or not _is_same_inode(self.root.look(path), step.seen):
+            return False
+        return not step.moves or self.root.is_named(path)
 
     # --- what comes
 

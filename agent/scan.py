@@ -6,6 +6,7 @@ changes the local tree or places files.
 """
 
 import os
+import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Final
 from uuid import UUID
@@ -213,8 +214,9 @@ class _Look:
             with self.root.directory(path) as fd, os.scandir(fd) as entries:
                 if not self._is_first(fd, path, parent):
                     return []
+                spelled = self._spellings(parent)
                 for entry in entries:
-                    item = self._object(fd, entry, path, parent)
+                    item = self._object(fd, entry, path, parent, spelled)
                     if item is not None:
                         found.append(item)
         except (FileNotFoundError, NotADirectoryError):
@@ -225,6 +227,23 @@ class _Look:
         self.complete[path] = parent
         self.objects.extend(found)
         return found
+
+    def _spellings(self, parent: _Object | None) -> dict[str, str]:
+        """How the known names of a directory are spelled, where this file system tells no spellings apart.
+
+        To it a name of another spelling is no other name: nobody has renamed anything.
+        """
+        if not self.root.folding.spelling:
+            return {}
+        parent_id = ROOT if parent is None else self._owner(parent)
+        known = self.local.children(parent_id) if parent_id is not None else ()
+        return {unicodedata.normalize("NFD", child.name): child.name for child in known}
+
+    def _spelled(self, name: str, spelled: Mapping[str, str]) -> str:
+        if not self.root.folding.spelling:
+            return name
+        new = unicodedata.normalize("NFC", name) if self.root.respells else name
+        return spelled.get(unicodedata.normalize("NFD", name), new)
 
     def _is_first(self, fd: int, path: str, parent: _Object | None) -> bool:
         """Whether this is the directory that was meant, and was not listed under another name just now."""
@@ -260,9 +279,14 @@ class _Look:
         return now is not None and (now.dev, now.ino) == inode
 
     def _object(
-        self, fd: int, entry: "os.DirEntry[str]", path: str, parent: _Object | None
+        self,
+        fd: int,
+        entry: "os.DirEntry[str]",
+        path: str,
+        parent: _Object | None,
+        spelled: Mapping[str, str],
     ) -> _Object | None:
-        name = entry.name
+        name = self._spelled(entry.name, spelled)
         if name == OWN_NAME and not path:
             return None
         where = f"{path}/{name}" if path else name
@@ -384,11 +408,19 @@ class _Look:
         path = self.local.path(node.node_id)
         if path is None or path == item.path:
             return False
+        if self.root.folding.any and not self._is_listed(path):
+            return False  # another case of the name would find it too
         try:
             now = self.root.look(path)
         except OSError:
             return True
         return now is not None and (now.dev, now.ino) == (item.print.dev, item.print.ino)
+
+    def _is_listed(self, path: str) -> bool:
+        try:
+            return self.root.is_named(path)
+        except OSError:
+            return False
 
     def _birth(self, item: _Object) -> int:
         try:

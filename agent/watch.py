@@ -121,19 +121,25 @@ class _Inotify:
         os.close(self.fd)
         self._root.close()
 
-    def cover(self, path: str) -> None:
-        """Watch a directory and all below it. Blocks. One that was moved here is known by its new path from now on."""
-        stack = [path]
+    def cover(self, path: str) -> set[str]:
+        """Watch a directory and all below it. Blocks. One that was moved here is known by its new path from now on.
+
+        Returns:
+            What is watched by that.
+        """
+        stack, covered = [path], set[str]()
         while stack:
             at = stack.pop()
             try:
                 with self._root.directory(at) as fd:
                     if os.fstat(fd).st_dev == self._root.device:
                         self._watch(fd, at)
+                        covered.add(at)
                         stack.extend(self._below(fd, at))
             except OSError as error:
                 if error.errno in (errno.ENOSPC, errno.ENOMEM):
                     raise OSError(error.errno, "the limit of watches is reached") from error
+        return covered
 
     def _below(self, fd: int, path: str) -> list[str]:
         with os.scandir(fd) as entries:
@@ -158,14 +164,14 @@ class _Inotify:
                 data = os.read(self.fd, _READ_SIZE_BYTES)
             except BlockingIOError:
                 return paths
-            at = 0
+            at, covered = 0, set[str]()  # all these events are older than what is covered for them
             while at < len(data):
                 number, mask, _, size = _EVENT.unpack_from(data, at)
                 name = data[at + _EVENT.size : at + _EVENT.size + size].rstrip(b"\0")
                 at += _EVENT.size + size
-                self._take_event(number, mask, os.fsdecode(name), paths)
+                self._take_event(number, mask, os.fsdecode(name), paths, covered)
 
-    def _take_event(self, number: int, mask: int, name: str, paths: set[str]) -> None:
+    def _take_event(self, number: int, mask: int, name: str, paths: set[str], covered: set[str]) -> None:
         if mask & (_OVERFLOW | _UNMOUNT):
             raise WatchEnded("the kernel dropped events, or the folder was unmounted")
         directory = self._paths.get(number)
@@ -178,5 +184,6 @@ class _Inotify:
             raise WatchEnded("the folder was moved or removed")
         path = f"{directory}/{name}" if directory and name else directory or name
         paths.add(path)
-        if mask & _ISDIR and mask & (_CREATE | _MOVED_TO) and path != RESERVED_NAME:
-            self.cover(path)
+        is_new = mask & _ISDIR and mask & (_CREATE | _MOVED_TO) and path != RESERVED_NAME
+        if is_new and path not in covered:
+            covered |= self.cover(path)

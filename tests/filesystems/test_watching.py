@@ -80,7 +80,7 @@ async def test_events_that_the_kernel_dropped_are_made_up_for_by_a_look_at_all(
         if inotify._root.folder != laptop.path or dropped:
             return take(inotify)
         dropped.append(len(take(inotify)))
-        inotify._take_event(-1, watch._OVERFLOW, "", set())
+        inotify._take_event(-1, watch._OVERFLOW, "", set(), set())
         raise AssertionError
 
     monkeypatch.setattr(watch._Inotify, "take", overflow)
