@@ -13,7 +13,7 @@ import stat
 import struct
 import sys
 import unicodedata
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +27,9 @@ _TELLING_NAMES: Final = ("a:b", "a?b", "a\\b", "a\nb", "a.", "a ", "n" * 255, "n
 """Names that one or the other file system refuses."""
 
 _NO_NAMES: Final = (errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG)
+
+SYNC_ALL_FROM: Final = 16
+"""From how many files on one sync of the whole file system is cheaper than one a file."""
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _AT_SYMLINK_NOFOLLOW: Final = 0x100
@@ -225,9 +228,9 @@ class Root:
             finally:
                 os.close(target)
 
-    def sync(self, paths: set[str]) -> None:
-        """Make directory entries durable."""
-        for path in paths:
+    def sync(self, paths: Iterable[str]) -> None:
+        """Make the names in directories durable, with the names that lead there."""
+        for path in sorted({above for each in paths for above in _with_parents(each)}):
             with contextlib.suppress(FileNotFoundError, NotADirectoryError), self.directory(path) as fd:
                 sync_fd(fd)
 
@@ -242,6 +245,14 @@ class Root:
         except OSError as error:
             return error.errno == errno.EAGAIN
         return False
+
+
+def _with_parents(path: str) -> Iterator[str]:
+    """A directory's path, and those of all that it stands in."""
+    while path:
+        yield path
+        path = path.rpartition("/")[0]
+    yield ""
 
 
 def sync_fd(fd: int) -> None:

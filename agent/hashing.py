@@ -16,7 +16,7 @@ import structlog
 from msgspec import Struct
 
 from agent.chunk import CuttingCancelled, choose_cut, cut_file
-from agent.filesystem import Root, print_of
+from agent.filesystem import SYNC_ALL_FROM, Root, print_of, sync_everything, sync_fd
 from agent.index import Batch, Print
 from agent.patience import next_delay_s
 from agent.replica import Replica
@@ -216,24 +216,36 @@ def _size(node: Node) -> int:
 
 
 def read_files(root: Root, jobs: Sequence[Job], cancelled: Callable[[], bool]) -> list[Read]:
-    """Read some files, one after the other. Blocks."""
+    """Read some files, one after the other, and make what was read durable. Blocks.
+
+    What this device tells others must be here after a power cut too, with its name. Else a file could be torn by it,
+    look as it did (its size and times were written, its bytes not), and be believed to hold what was read before; or
+    it could be gone with a new directory, and be taken for one that a person deleted.
+    """
     reads = []
+    all_at_once = len(jobs) >= SYNC_ALL_FROM
     for job in jobs:
         try:
-            reads.append(Read(job, _read_file(root, job, cancelled)))
+            reads.append(Read(job, _read_file(root, job, cancelled, sync=not all_at_once)))
         except CuttingCancelled:
             break
         except OSError as error:
             gone = isinstance(error, FileNotFoundError)
             reads.append(Read(job, None, None if gone else error.strerror or str(error)))
+    if all_at_once:
+        sync_everything(root.fd)
+    else:
+        root.sync({read.job.path.rpartition("/")[0] for read in reads if read.content is not None})
     return reads
 
 
-def _read_file(root: Root, job: Job, cancelled: Callable[[], bool]) -> FullContent | None:
+def _read_file(root: Root, job: Job, cancelled: Callable[[], bool], *, sync: bool) -> FullContent | None:
     with root.open(job.path) as fd:
         if not job.look.same_content(print_of(os.fstat(fd), 0)):
             return None
         chunks, size = cut_file(fd, cut=job.cut, cancelled=cancelled)
+        if sync:
+            sync_fd(fd)
         if size != job.look.size or not job.look.same_content(print_of(os.fstat(fd), 0)):
             return None
     return FullContent(job.cut, chunks)

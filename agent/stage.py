@@ -3,11 +3,10 @@
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final
 from uuid import UUID
 
 from agent.chunk import read_chunk
-from agent.filesystem import STAGE, Root, sync_everything, sync_fd
+from agent.filesystem import STAGE, SYNC_ALL_FROM, Root, sync_everything, sync_fd
 from agent.finish import in_thread
 from agent.place import Staged
 from agent.plan import Change
@@ -15,9 +14,6 @@ from agent.transfer import Transfer
 from agent.trees import Node
 from broker.errors import Corrupt
 from broker.model import Chunk, FullContent, Kind
-
-_SYNC_ALL_FROM: Final = 16
-"""From how many files on one sync of the whole file system is cheaper than one a file."""
 
 Spot = tuple[str, int]  # a stage path, and an offset in it
 
@@ -180,7 +176,7 @@ class Stager:
 
     def _finish(self, nodes: list[Node]) -> dict[UUID, Staged]:
         staged = {}
-        all_at_once = len(nodes) >= _SYNC_ALL_FROM
+        all_at_once = len(nodes) >= SYNC_ALL_FROM
         for node in nodes:
             path = stage_path(node)
             if node.kind is Kind.FILE:
