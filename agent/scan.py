@@ -486,21 +486,21 @@ class _Look:
 
     def _vanished(self) -> set[UUID]:
         gone: set[UUID] = set()
-        for parent in self.complete.values():
-            parent_id = ROOT if parent is None else parent.node_id
-            assert parent_id is not None
-            for node in self.local.children(parent_id):
-                if (
-                    node.node_id not in self.taken
-                    and node.node_id not in self.kept
-                    and node.node_id not in gone
-                ):
-                    gone.add(node.node_id)
-                    gone.update(
-                        below.node_id
-                        for below in self.local.below(node.node_id)
-                        if below.node_id not in self.taken
-                    )
+        parents = {ROOT if parent is None else parent.node_id for parent in self.complete.values()}
+        known = [
+            node for parent_id in parents if parent_id is not None for node in self.local.children(parent_id)
+        ]
+        # Whose name was given to another one while it could not be moved itself: no listing shows it there any more.
+        known += [
+            node
+            for node_id in self.local.shadowed
+            if (node := self.local.nodes[node_id]).parent_id in parents
+        ]
+        for node in known:
+            if node.node_id not in self.taken and node.node_id not in self.kept and node.node_id not in gone:
+                gone.add(node.node_id)
+                below = (inner.node_id for inner in self.local.below(node.node_id))
+                gone.update(node_id for node_id in below if node_id not in self.taken)
         return gone - self.kept
 
 

@@ -84,12 +84,13 @@ def same(one: Node | None, other: Node | None) -> bool:
 class Tree:
     """Nodes by identity, with the names in each directory. The root has the id `ROOT` and is no node.
 
-    Two nodes may claim one name (the merge base is learned node by node): the one that came last is found by it.
-    Not safe for use from two threads.
+    Two nodes may claim one name (the merge base is learned node by node): the one that came last is found by it, the
+    other is `shadowed`. Not safe for use from two threads.
     """
 
     def __init__(self, nodes: Iterable[Node] = ()) -> None:
         self.nodes: dict[UUID, Node] = {}
+        self.shadowed: set[UUID] = set()
         self._names: dict[UUID, dict[str, UUID]] = {}
         self.update({node.node_id: node for node in nodes})
 
@@ -147,6 +148,7 @@ class Tree:
         for node_id in changes:
             old = self.nodes.pop(node_id, None)
             if old is not None:
+                self.shadowed.discard(node_id)
                 # Another node may have this name by now: a merge base, learned node by node, can be between two trees.
                 names = self._names.get(old.parent_id)
                 if names is not None and names.get(old.name) == node_id:
@@ -156,7 +158,10 @@ class Tree:
         for node_id, node in changes.items():
             if node is not None:
                 self.nodes[node_id] = node
-                self._names.setdefault(node.parent_id, {})[node.name] = node_id
+                names = self._names.setdefault(node.parent_id, {})
+                if (other := names.get(node.name)) is not None:
+                    self.shadowed.add(other)
+                names[node.name] = node_id
 
 
 class Trees:

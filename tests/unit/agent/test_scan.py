@@ -14,7 +14,7 @@ import pytest
 from agent import scan as room
 from agent.filesystem import Root
 from agent.scan import RootGone, Sight
-from agent.trees import UNHASHED
+from agent.trees import UNHASHED, replace
 from broker.model import Kind
 from tests.unit.agent.disk import Disk
 
@@ -578,3 +578,20 @@ def _numbers() -> Iterator[UUID]:
     while True:
         number += 1
         yield UUID(int=number)
+
+
+def test_what_has_gone_is_seen_to_have_gone_also_when_another_node_has_its_name(disk: Disk) -> None:
+    """A person deletes a directory while its name is given to another node: the placing cannot move it any more."""
+    gone, top = disk.id_at("b"), disk.node("top")
+    for path in ("b/sub/three", "top"):
+        (disk.path / path).unlink()
+    (disk.path / "b/sub").rmdir()
+    (disk.path / "b").rmdir()
+    disk.write("b", "old top")
+    look = disk.root.look("b")
+    assert look is not None
+    disk.tree.update({top.node_id: replace(top, name="b")})
+    disk.prints[top.node_id] = look
+    sight = disk.look()
+    assert sight.local[gone] is None
+    assert set(paths(disk)) == {"a", "a/one", "a/two", "b"}

@@ -119,3 +119,14 @@ def test_only_files_can_be_unread() -> None:
         False,
         False,
     ]
+
+
+def test_who_loses_its_name_to_another_is_shadowed_until_it_goes_or_moves() -> None:
+    tree = Tree([new_file(A, ROOT, "a", "x")])
+    tree.update({B: new_file(B, ROOT, "a", "y")})
+    assert (tree.child(ROOT, "a"), tree.shadowed) == (tree.nodes[B], {A})
+    tree.update({A: new_file(A, ROOT, "b", "x")})
+    assert tree.shadowed == set()
+    tree.update({C: new_file(C, ROOT, "a", "x")})
+    tree.update({B: None})
+    assert (tree.child(ROOT, "a"), tree.shadowed) == (tree.nodes[C], set())
