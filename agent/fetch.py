@@ -107,6 +107,7 @@ class Fetcher:
         if replica.intent is None:
             return True
         intent = msgspec.msgpack.decode(replica.intent, type=Intent)
+        self._replica.placing = {step.node.node_id for step in intent.steps}
         log.info("placing.resumed", workspace_id=str(replica.workspace_id), steps=len(intent.steps))
         return await self._carry_out(intent)
 
@@ -303,14 +304,22 @@ class Fetcher:
             return False
         # The database first: were it the disk, a crash between would make a copy of the copy.
         if aside.new_id != aside.local.node_id:
-            batch.local[aside.local.node_id] = None
-            batch.prints[aside.local.node_id] = None
+            self._let_go(aside.local.node_id, batch)
         batch.local[aside.new_id] = replace(aside.local, node_id=aside.new_id, name=aside.name)
         batch.prints[aside.new_id] = look
         batch.copies[aside.remote.node_id] = aside.new_id
         await replica.write(batch)
         log.info("conflict.kept", workspace_id=str(replica.workspace_id))
         return await self._move_aside(aside.new_id, path, target, look)
+
+    @staticmethod
+    def _let_go(node_id: UUID, batch: Batch) -> None:
+        """The disk has nothing of a node any more, and nobody has deleted it.
+
+        The merge base goes as well: should the journal's content turn back to what it was then, a node that is
+        missing here would be taken for one that was deleted.
+        """
+        batch.local[node_id] = batch.prints[node_id] = batch.synced[node_id] = None
 
     async def _move_aside(self, new_id: UUID, path: str, target: str, look: Print) -> bool:
         """Move what has lost to its conflict name, as the database has it already."""
@@ -342,8 +351,7 @@ class Fetcher:
         if not await asyncio.to_thread(self._stand_as_seen, {path: look, target: seen}):
             return False
         if aside.local.node_id != copy.node_id:
-            batch.local[aside.local.node_id] = None
-            batch.prints[aside.local.node_id] = None
+            self._let_go(aside.local.node_id, batch)
         batch.local[copy.node_id] = replace(
             copy,
             version=0,
@@ -389,7 +397,7 @@ class Fetcher:
         if after is None or after.kind is Kind.DIRECTORY or not change.fills:
             return True
         entry = self._staged.get(change.node_id)
-        return entry is not None and _looks_alike(entry[0], after)
+        return entry is not None and change.node_id not in self._busy and _looks_alike(entry[0], after)
 
     def _commit_of(self, change: Change) -> int:
         remote = self._replica.trees.remote.get(change.node_id)
@@ -424,7 +432,7 @@ class Fetcher:
             return []
         by_commit: dict[int, list[Change]] = {}
         for change in plan.place:
-            if not self._is_ready(change) and change.node_id not in self._busy:
+            if not self._is_ready(change) and change.node_id not in self._busy | self._replica.placing:
                 by_commit.setdefault(self._commit_of(change), []).append(change)
         group: list[Change] = []
         total = 0
@@ -499,29 +507,42 @@ class Fetcher:
         async with replica.disk:
             if replica.plan() is not plan:
                 return True
-            local = replica.trees.local
-            if await self._leave_out_unplaceable(changes):
-                return True
-            intent = place.prepare(
-                changes,
-                path_before=local.path,
-                path_after=overlay(local, changes),
-                prints=replica.prints.get,
-                staged=self._staged_for(changes),
-                remote=replica.trees.remote.get,
-                device=replica.device_name,
-                date=replica.today(),
-            )
-            wrong = await asyncio.to_thread(place.check, replica.root, intent)
-            if wrong:
-                for path in wrong:
-                    self._hint(path)
-                return False
+            # From here on nothing else is staged for these nodes.
+            replica.placing = {change.node_id for change in changes}
+            intent: Intent | bool = False
+            try:
+                intent = await self._intend(plan, changes)
+            finally:
+                if not isinstance(intent, Intent):
+                    replica.placing = set()
+            if not isinstance(intent, Intent):
+                return intent
             batch = Batch()
             replica.intent = encode(intent)
             batch.columns["intent"] = replica.intent
             await replica.index.write(replica.key, batch)
             return await finish(self._carry_out(intent))
+
+    async def _intend(self, plan: Plan, changes: list[Change]) -> Intent | bool:
+        """What is to be done, once all was checked; or whether to plan again at once (True), or a little later."""
+        replica = self._replica
+        local = replica.trees.local
+        if await self._leave_out_unplaceable(changes) or replica.plan() is not plan:
+            return True
+        intent = place.prepare(
+            changes,
+            path_before=local.path,
+            path_after=overlay(local, changes),
+            prints=replica.prints.get,
+            staged=self._staged_for(changes),
+            remote=replica.trees.remote.get,
+            device=replica.device_name,
+            date=replica.today(),
+        )
+        wrong = await asyncio.to_thread(place.check, replica.root, intent)
+        for path in wrong:
+            self._hint(path)
+        return intent if not wrong else False
 
     async def _leave_out_unplaceable(self, changes: list[Change]) -> bool:
         """Leave out those whose names this disk cannot have: it refuses them, or takes them for another node's."""
@@ -591,6 +612,7 @@ class Fetcher:
         batch.lingering = dict(outcome.lingering)
         batch.columns["intent"] = None
         replica.intent = None
+        self._replica.placing = set()
         await replica.write(batch)
         log.info(
             "changes.placed",

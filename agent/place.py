@@ -376,6 +376,11 @@ class _Placing:
         now = None if target is None else self.root.look(target)
         return step.staged is not None and now is not None and now.ino == step.staged.ino
 
+    def _lies_ready(self, staged: Staged) -> bool:
+        """Whether what was staged is still what lies there."""
+        now = self.root.look(staged.path)
+        return now is not None and now.ino == staged.ino
+
     def _is_half_put(self, step: Step) -> bool:
         """Whether the old content was taken away by `_put_in_two_steps` before a crash."""
         return step.staged is not None and self._is_there(step, f"{STAGE}/{step.node.node_id.hex}.out")
@@ -436,6 +441,8 @@ class _Placing:
         self._touch(target)
         if self._is_put(step, target):
             pass  # done before the crash; the old one may still lie in the stage
+        elif not self._is_half_put(step) and not self._lies_ready(staged):
+            raise FileNotFoundError(errno.ENOENT, "what was staged is not there any more", staged.path)
         elif step.source is None:
             self.root.rename(staged.path, target)
         elif self.root.look(aside) is not None or not self.root.exchange(staged.path, target):

@@ -32,6 +32,7 @@ class Replica:
         parked: Nodes whose commit was refused for good, with the reason, until they change.
         broken: Nodes whose content cannot be had from the service, with the reason.
         problems: What the last looks could not sync, by path.
+        placing: Nodes that are being put in place: nothing else is staged for them, and their tombstones are kept.
         looked: Whether the whole folder was looked at since it was opened, or distrusted: nothing is planned before.
         head: The farthest place in the journal that anybody has told of.
     """
@@ -67,6 +68,8 @@ class Replica:
         self.today = today
         self.head = state.cursor
         self.looked = False
+        self.placing: set[UUID] = set()
+        self._kept_back: set[UUID] = set()
         self.disk = asyncio.Lock()
         self.parked: dict[UUID, Problem] = {}
         self.broken: dict[UUID, Problem] = {}
@@ -155,13 +158,20 @@ class Replica:
         await self.index.write(self.key, batch)
 
     def _forget_settled(self, batch: Batch, touched: Collection[UUID]) -> None:
-        """A tombstone, and a directory that had to stay, matter only as long as something of the node is left."""
+        """A tombstone, and a directory that had to stay, matter only as long as something of the node is left.
+
+        What is being placed comes to be in a moment, whatever the journal has said of it since.
+        """
         trees = self.trees
-        for node_id in touched:
+        for node_id in {*touched, *self._kept_back}:
             if node_id in batch.local:
                 self.parked.pop(node_id, None)
             if node_id in batch.remote:
                 self.broken.pop(node_id, None)
+            if node_id in self.placing:
+                self._kept_back.add(node_id)
+                continue
+            self._kept_back.discard(node_id)
             if node_id in trees.local or node_id in trees.synced:
                 continue
             if trees.tombstones.pop(node_id, None) is not None:

@@ -121,3 +121,22 @@ async def test_a_disk_that_fails_between_the_steps_loses_nothing(
     assert hashlib.sha256(b"desktop 1").hexdigest() in laptop.contents()
     await laptop.stop()
     await desktop.stop()
+
+
+async def test_content_that_turns_back_to_what_it_was_is_no_deletion(tmp_path: Path) -> None:
+    """What lost was kept aside, so that the disk has nothing of the node: that is not what a person has deleted."""
+    world, laptop, desktop = await two_with_a_plan(tmp_path)
+    desktop.online.clear()
+    desktop.write("plan.txt", "desktop's own")
+    await desktop.folder.looker.look_at_all()
+    laptop.write("plan.txt", "another")
+    await world.settle(laptop)
+    laptop.write("plan.txt", "first")
+    await world.settle(laptop)
+    desktop.online.set()
+    await world.settle()
+    assert laptop.tree() == desktop.tree()
+    assert laptop.read("plan.txt") == b"first"
+    assert [laptop.read(path) for path in copies(laptop)] == [b"desktop's own"]
+    await laptop.stop()
+    await desktop.stop()

@@ -432,3 +432,17 @@ def test_a_full_disk_stops_all_and_is_tried_again(disk: Disk, monkeypatch) -> No
     disk.settle(intent, outcome)
     assert disk.contents() == EXPECTED[creates]
     assert is_clean(disk)
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_what_was_staged_anew_meanwhile_is_not_put_in_place_half_written(disk: Disk, is_new: bool) -> None:
+    top = disk.node("top")
+    after = file_at(ROOT, "fresh", "whole") if is_new else rewritten(top, "whole")
+    intent = disk.intend([Change(None if is_new else top, after)], {after.node_id: "whole"})
+    stage = disk.path / f".hutch/stage/{after.node_id.hex}.in"
+    stage.rename(stage.with_suffix(".aside"))
+    stage.write_bytes(bytes(5))
+    outcome = disk.carry_out(intent)
+    assert outcome.placed == {}
+    assert disk.contents().get("fresh") is None
+    assert disk.contents()["top"] == "old top"
