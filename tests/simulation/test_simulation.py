@@ -5,28 +5,20 @@ import random
 import re
 import subprocess
 import sys
-from pathlib import Path
 
+import pytest
+
+from tests.simulation.conftest import CHECKOUT, RUNS
 from tests.simulation.disk import Disk
 from tests.simulation.run import Verdict
 
-RUNS = 240
-CHECKOUT = Path(__file__).parents[2]
 
-
-def run(*arguments: str, program: str = "tests.simulation") -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONHASHSEED": "0"}
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", program, *arguments],
-        cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=280, check=False,
-    )  # fmt: skip
-
-
-def test_no_run_breaks_a_promise() -> None:
-    ended = run("--runs", str(RUNS))
-    print(ended.stdout)
-    counts = {name: int(number) for name, number in re.findall(r"(\w+)=(\d+)", ended.stdout)}
-    assert ended.returncode == 0, ended.stdout
+@pytest.mark.timeout(900)  # it began with the first test, and may have had little of the machine since
+def test_no_run_breaks_a_promise(simulated: "subprocess.Popen[str]") -> None:
+    told, _ = simulated.communicate()
+    print(told)
+    counts = {name: int(number) for name, number in re.findall(r"(\w+)=(\d+)", told)}
+    assert simulated.returncode == 0, told
     assert counts["runs"] == RUNS
     assert counts["operations"] >= 40 * RUNS
     assert min(counts[name] for name in ("crashes", "disconnects", "doubled")) >= RUNS
