@@ -33,6 +33,7 @@ class SimulatedDevice:
         self.home = home
         self.online = asyncio.Event()
         self.online.set()
+        self._offline = asyncio.Event()
         self.may_run = asyncio.Event()
         self.may_run.set()
         self.asked = asyncio.Event()
@@ -56,6 +57,16 @@ class SimulatedDevice:
         """Cut the agent off, wherever it is."""
         if self.life is not None:
             self.life.end()
+
+    def go_offline(self) -> None:
+        """There is no network."""
+        self.online.clear()
+        self._offline.set()
+
+    def go_online(self) -> None:
+        """There is one."""
+        self._offline.clear()
+        self.online.set()
 
     def stop(self) -> None:
         """Ask the agent to stop: it ends what it has begun."""
@@ -155,8 +166,9 @@ class SimulatedDevice:
                 self.queue, prefetch=PREFETCH, exclusive=True, user=device_user(self.device_id)
             )
             running = asyncio.create_task(consumer.run(take, on_connected=greet))
-            while self.online.is_set() and not running.done():
-                await asyncio.wait([running], timeout=1.0)
+            ending = asyncio.create_task(self._offline.wait())
+            await asyncio.wait([running, ending], return_when=asyncio.FIRST_COMPLETED)
+            ending.cancel()
             held.clear()
             running.cancel()
             with contextlib.suppress(asyncio.CancelledError, HutchError):

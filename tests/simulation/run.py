@@ -379,11 +379,11 @@ class _Run:
         """The device has no network for a while."""
         self.verdict.disconnects += 1
         self._say(f"{device.name} is offline")
-        device.online.clear()
-        self.loop.call_later(random.Random(seed).choice([1.0, 30.0, 2_000.0]), device.online.set)
+        device.go_offline()
+        self.loop.call_later(random.Random(seed).choice([1.0, 30.0, 2_000.0]), device.go_online)
 
     async def _join(self, device: SimulatedDevice, seed: int) -> None:
-        device.online.set()
+        device.go_online()
 
     async def _crash_worker(self, device: SimulatedDevice, seed: int) -> None:
         self._say("a worker crashes")
@@ -418,7 +418,7 @@ class _Run:
         self.weather.lost = self.weather.swapped = self.weather.failed = self.weather.doubled = 0.0
         self.watcher.forgets = 0.0
         for device in self.devices:
-            device.online.set()
+            device.go_online()
             disk = self.disks.of(device.name)
             disk.ambushes.clear()
             disk.faults.full, disk.faults.unreadable = False, 0.0
@@ -429,7 +429,7 @@ class _Run:
     async def _wait_quiet(self) -> None:
         """Wait until nobody has anything left to do."""
         for device in self.devices:
-            device.online.set()
+            device.go_online()
             device.resume()
         deadline = self.loop.time() + REST_S
         quiet = 0

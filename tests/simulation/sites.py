@@ -1,6 +1,7 @@
 """Every place in the engine where a task may wait, and so may be cut off."""
 
 import ast
+import functools
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +25,7 @@ MODULES: Final = (
 """The modules of a folder's engine that wait for something. The others are pure, or work in a thread."""
 
 
+@functools.cache
 def list_sites() -> list[Site]:
     """All `await`s, `async for`s and `async with`s, by module and line."""
     found: set[Site] = set()
