@@ -17,6 +17,7 @@ from agent.index import Batch
 from agent.patience import jittered
 from agent.replica import Replica
 from agent.scan import UNREADABLE, Problem, RootGone, Sight, Unsteady, is_in_place, scan
+from broker.errors import Retryable
 from broker.model import RESERVED_NAME, Kind
 
 log = structlog.get_logger()
@@ -27,6 +28,12 @@ GONE_LOOK_S: Final = 2.0
 UNSTEADY_LOOK_S: Final = 0.2
 _WATCH_STEP_MS: Final = 10
 _WATCH_QUIET_MS: Final = 40
+
+
+class HalfPlaced(Retryable):
+    """Some of a commit is in its place, some in the stage (no room is left, say): what is missing was not deleted."""
+
+    code = "half_placed"
 
 
 class Looker:
@@ -117,6 +124,8 @@ class Looker:
     async def _look(self, where: dict[str, bool]) -> None:
         try:
             async with self._replica.disk:
+                if self._replica.intent is not None:
+                    raise HalfPlaced("a placing has begun, and waits for the disk")
                 sight = await asyncio.to_thread(
                     scan,
                     self._replica.root,
@@ -129,11 +138,12 @@ class Looker:
         except RootGone as error:
             self._miss(str(error), where)
             return
-        except Unsteady:
+        except (Unsteady, HalfPlaced) as error:
             log.info("look.delayed", workspace_id=str(self._replica.workspace_id))
             for path, deep in where.items():
                 self._where[path] = self._where.get(path, False) or deep
-            asyncio.get_running_loop().call_later(UNSTEADY_LOOK_S, self._hinted.set)
+            wait_s = UNSTEADY_LOOK_S if isinstance(error, Unsteady) else GONE_LOOK_S
+            asyncio.get_running_loop().call_later(wait_s, self._hinted.set)
             return
         if not self._in_place:
             self._in_place = True

@@ -1,6 +1,8 @@
 """What comes in the very moment in which an agent is at something else."""
 
 import asyncio
+import errno
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -117,5 +119,47 @@ async def test_a_lingering_file_that_cannot_be_dropped_now_ends_nobody(
     await until(world, lambda: not desktop.folder.replica.lingering)
     await world.settle()
     assert (desktop.stage(), len(failed)) == ([], 2)
+    await laptop.stop()
+    await desktop.stop()
+
+
+async def test_what_waits_in_the_stage_for_room_was_not_deleted(tmp_path: Path) -> None:
+    """A full disk stops a placing half way, with files parked in the stage: a look must not miss them."""
+    world = await World.make(tmp_path)
+    laptop, desktop = await world.device("laptop"), await world.device("desktop")
+    await laptop.start()
+    await desktop.start()
+    laptop.write("one", "first")
+    laptop.write("other", "second")
+    await world.settle()
+    root = desktop.folder.replica.root
+    make_directory = root.make_directory
+
+    def no_room(path: str, mode: int = 0o700) -> None:
+        if not room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        make_directory(path, mode)
+
+    room: list[bool] = []
+    root.make_directory = no_room  # type: ignore[method-assign]
+    laptop.online.clear()
+    (laptop.path / "new").mkdir()
+    for name in ("one", "other"):
+        (laptop.path / name).rename(laptop.path / "new" / name)
+    await laptop.folder.looker.look_at_all()
+    laptop.online.set()
+    await world.settle(laptop)
+
+    def is_parked() -> bool:
+        return any(name.endswith(".move") for name in desktop.stage())
+
+    await world._until(lambda: desktop.folder.replica.intent is not None and is_parked(), (desktop,))
+    desktop.folder.looker.hint("", deep=True)
+    await desktop.folder.looker.look_now()
+    assert len(desktop.folder.replica.trees.local) == 2
+    room.append(True)
+    await world.settle()
+    assert laptop.tree() == desktop.tree()
+    assert (desktop.read("new/one"), desktop.read("new/other")) == (b"first", b"second")
     await laptop.stop()
     await desktop.stop()
