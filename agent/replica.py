@@ -134,7 +134,7 @@ class Replica:
     @property
     def is_behind(self) -> bool:
         """Whether the journal is known to go on after the cursor."""
-        return self.cursor is None or (self.head is not None and self.head.seq > self.cursor.seq)
+        return self.cursor is None or (self.head is not None and _is_after(self.head, self.cursor))
 
     # --- changing
 
@@ -183,13 +183,13 @@ class Replica:
     def set_cursor(self, batch: Batch, cursor: Cursor) -> None:
         """Note in a batch, and here, what was received."""
         self.cursor = cursor
-        if self.head is None or cursor.seq > self.head.seq or cursor.epoch != self.head.epoch:
+        if self.head is None or _is_after(cursor, self.head):
             self.head = cursor
         batch.columns.update(cursor_columns(cursor))
 
     def tell_head(self, head: Cursor) -> None:
         """Somebody has told how far the journal goes."""
-        if self.head is None or head.seq > self.head.seq:
+        if self.head is None or _is_after(head, self.head):
             self.head = head
             self.notify()
 
@@ -230,6 +230,11 @@ class Replica:
         self._manifests.update(small)
         while len(self._manifests) > _MANIFESTS_CACHED:
             del self._manifests[next(iter(self._manifests))]
+
+
+def _is_after(one: Cursor, other: Cursor) -> bool:
+    """Whether a place in the journal comes after another. One of an earlier epoch is of a journal that is no more."""
+    return (one.epoch, one.seq) > (other.epoch, other.seq)
 
 
 def agree(synced: Node | None, remote: Node | None, local: Node | None) -> Node | None:

@@ -9,7 +9,7 @@ import pytest
 from agent.filesystem import Root
 from agent.index import Batch, Index
 from agent.replica import Replica
-from broker.model import ROOT
+from broker.model import ROOT, Cursor
 from tests.unit.agent.twosided import new_directory
 
 A = UUID(int=1)
@@ -71,3 +71,14 @@ async def test_a_tombstone_of_what_could_not_be_placed_is_forgotten_then(replica
     replica.placing = set()
     await replica.write(Batch())
     assert (replica.trees.tombstones, await stored_tombstones(replica)) == ({}, {})
+
+
+async def test_what_is_told_of_an_earlier_epoch_is_no_reason_to_wait(replica: Replica) -> None:
+    """A message from before the service was restored comes late: the journal that it speaks of is no more."""
+    replica.set_cursor(Batch(), Cursor(2, 1, b"c" * 32))
+    replica.tell_head(Cursor(1, 6, b"o" * 32))
+    assert not replica.is_behind
+    replica.tell_head(Cursor(3, 0, b"n" * 32))
+    assert replica.is_behind
+    replica.set_cursor(Batch(), Cursor(3, 0, b"n" * 32))
+    assert not replica.is_behind
