@@ -22,6 +22,7 @@ from agent.look import Looker
 from agent.marker import Marker, read_marker, write_marker
 from agent.plan import Change
 from agent.receive import QUEUE_WAIT_S, Receiver
+from agent.reclaim import Reclaimer
 from agent.replica import Replica
 from agent.scan import RootGone
 from agent.service import Service
@@ -63,6 +64,7 @@ class Folder:
         self.looker = Looker(replica, new_node_id)
         self.hasher = Hasher(replica, self.looker.hint)
         self.receiver = Receiver(replica, service, lambda: self.looker.hint("", deep=True))
+        self.reclaimer = Reclaimer(replica, service)
         self.uploader = Uploader(replica, transfer, self.looker.hint, may_run)
         self.committer = Committer(
             replica, self.uploader, self.receiver, publisher, service, may_run, self._is_filling, self.looker
@@ -106,9 +108,13 @@ class Folder:
             trees=trees,
             today=_today,
         )
-        if state.generation < marker.generation and state.cursor is not None:
-            log.warning("index.rolled_back", workspace_id=str(record.workspace_id))
-            await replica.distrust()
+        if state.generation < marker.generation:
+            if state.cursor is not None:
+                log.warning("index.rolled_back", workspace_id=str(record.workspace_id))
+                await replica.distrust()
+            replica.unclaimed = (
+                True  # another database has synced this folder: others may have deleted what lies here
+            )
         await _next_generation(replica, path, marker)
         return cls(replica, transfer=transfer, service=service, publisher=publisher, may_run=may_run)
 
@@ -120,6 +126,7 @@ class Folder:
             async with asyncio.TaskGroup() as group:
                 for name, work in (
                     ("receive", self.receiver.run()),
+                    ("reclaim", self.reclaimer.run()),
                     ("look", self.looker.run()),
                     ("hash", self.hasher.run()),
                     ("upload", self.uploader.run()),
@@ -180,6 +187,7 @@ class Folder:
             not self.looker.is_looking
             and replica.in_flight is None
             and not replica.is_behind
+            and not replica.unclaimed
             and self.hasher.is_done
             and self.fetcher.is_done
             and replica.plan().is_empty
@@ -272,7 +280,7 @@ async def _next_generation(replica: Replica, path: Path, marker: Marker) -> None
     """
     generation = max(replica.generation, marker.generation) + 1
     batch = Batch()
-    batch.columns["generation"] = generation
+    batch.columns.update(generation=generation, unclaimed=int(replica.unclaimed))
     await replica.index.write(replica.key, batch)
     await asyncio.to_thread(
         write_marker,

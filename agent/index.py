@@ -64,7 +64,11 @@ CREATE TABLE copies (                               -- the conflict copy that a 
 ) WITHOUT ROWID;
 """
 
-_STEPS: Final = (_SCHEMA, _COPIES)
+_UNCLAIMED: Final = """
+ALTER TABLE folders ADD COLUMN unclaimed INTEGER NOT NULL DEFAULT 0;    -- 1: what was deleted is yet to be asked for
+"""
+
+_STEPS: Final = (_SCHEMA, _COPIES, _UNCLAIMED)
 """What each version of the schema adds to the one before."""
 
 SCHEMA_VERSION: Final = len(_STEPS)
@@ -145,6 +149,7 @@ class FolderState(Struct):
     number: int
     request: InFlight | None
     intent: bytes | None
+    unclaimed: bool
     prints: dict[UUID, Print]
     lingering: dict[str, tuple[str, Print]]
 
@@ -230,7 +235,7 @@ class Index:
         db = self._db
         db.execute("INSERT OR IGNORE INTO folders (workspace_id) VALUES (?)", (workspace_id.bytes,))
         row = db.execute(
-            "SELECT folder, generation, epoch, seq, chain, number, request, intent FROM folders WHERE workspace_id = ?",
+            "SELECT folder, generation, epoch, seq, chain, number, request, intent, unclaimed FROM folders WHERE workspace_id = ?",
             (workspace_id.bytes,),
         ).fetchone()
         key, ids = row[0], _Ids()
@@ -241,6 +246,7 @@ class Index:
             number=row[5],
             request=None if row[6] is None else msgspec.msgpack.decode(row[6], type=InFlight),
             intent=row[7],
+            unclaimed=bool(row[8]),
             prints={ids[r[0]]: Print(*r[1:]) for r in db.execute(_SELECT_PRINTS, (key,))},
             lingering={
                 r[0]: (r[1], msgspec.msgpack.decode(r[2], type=Print))

@@ -10,6 +10,8 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Final
 from uuid import UUID
 
+from msgspec import structs
+
 from agent.filesystem import Root
 from agent.index import Batch, FolderState, Index, InFlight, Print, cursor_columns
 from agent.plan import Plan, plan
@@ -33,6 +35,8 @@ class Replica:
         broken: Nodes whose content cannot be had from the service, with the reason.
         problems: What the last looks could not sync, by path.
         placing: Nodes that are being put in place: nothing else is staged for them, and their tombstones are kept.
+        unclaimed: Whether it is still to be asked what deleted nodes the local files may have been, because the merge
+            base was lost: nothing is told to the journal before.
         looked: Whether the whole folder was looked at since it was opened, or distrusted: nothing is planned before.
         head: The farthest place in the journal that anybody has told of.
     """
@@ -65,6 +69,7 @@ class Replica:
         self.number = state.number
         self.in_flight: InFlight | None = state.request
         self.intent = state.intent
+        self.unclaimed = state.unclaimed
         self.today = today
         self.head = state.cursor
         self.looked = False
@@ -127,6 +132,8 @@ class Replica:
                 if self.cursor is None or not self.looked
                 else plan(self.trees, device=self.device_name, date=self.today(), held=held)
             )
+            if self.unclaimed:
+                self._plan = structs.replace(self._plan, commit=())
             took_s = time.perf_counter() - began
             self._rest_s = min(MAX_REST_S, _REST_SHARE * took_s) if took_s > _QUICK_S else 0.0
         return self._plan
@@ -210,7 +217,8 @@ class Replica:
             batch.tombstones.update(dict.fromkeys(trees.tombstones))
             batch.copies.update(dict.fromkeys(trees.copies))
             batch.unannounced.update(dict.fromkeys(trees.unannounced, False))
-            batch.columns.update(chain=None, seq=0, request=None)
+            batch.columns.update(chain=None, seq=0, request=None, unclaimed=1)
+            self.unclaimed = True
             self.cursor = self.head = self.in_flight = None
             self.looked = False
             await self.write(batch)

@@ -13,9 +13,11 @@ from msgspec import Meta, Struct
 from agent.http import Http
 from broker.errors import Corrupt, NotFound, Unavailable
 from broker.messages import (
+    DeletedNode,
     RetainedVersion,
     SnapshotNode,
     StreamHead,
+    decode_deleted_node,
     decode_retained_version,
     decode_snapshot_node,
 )
@@ -201,6 +203,10 @@ class Service(Http):
         body = msgpack.packb([node_id.bytes for node_id in node_ids])
         path = f"/v1/workspaces/{workspace_id}/versions"
         return self._stream(decode_retained_version, "POST", path, data=body)
+
+    def deleted(self, workspace_id: UUID) -> AbstractAsyncContextManager[Stream[DeletedNode]]:
+        """The deleted nodes by which an old copy can be known, latest deletions first. The stream's `head` means nothing."""
+        return self._stream(decode_deleted_node, "GET", f"/v1/workspaces/{workspace_id}/deleted")
 
     async def _json(self, kind: type[T], method: str, path: str, **options: Any) -> T:
         async with self.call(method, path, **options) as response:

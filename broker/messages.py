@@ -176,6 +176,20 @@ class RetainedVersion(Struct, frozen=True, kw_only=True):
     content: bytes
 
 
+class DeletedNode(Struct, frozen=True, kw_only=True):
+    """A node that was deleted, as a returning device is told of it: where it stood, and what a link said.
+
+    `version` is the sequence of the deletion.
+    """
+
+    node_id: UUID
+    parent_id: UUID
+    name: str
+    kind: Kind
+    version: Sequence
+    target: str = ""
+
+
 T = TypeVar("T")
 
 _encoder = msgspec.msgpack.Encoder(uuid_format="bytes")
@@ -186,6 +200,7 @@ _snapshot_decoder = msgspec.msgpack.Decoder(SnapshotNode)
 _content_decoder = msgspec.msgpack.Decoder(FullContent)
 _stream_head_decoder = msgspec.msgpack.Decoder(StreamHead)
 _retained_decoder = msgspec.msgpack.Decoder(RetainedVersion)
+_deleted_decoder = msgspec.msgpack.Decoder(DeletedNode)
 
 
 def encode(value: Struct) -> bytes:
@@ -230,6 +245,11 @@ def decode_stream_head(data: bytes) -> StreamHead:
 def decode_retained_version(data: bytes) -> RetainedVersion:
     """Read one record of a stream of versions. Raises `Corrupt` as `decode_request` does."""
     return _decode(_retained_decoder, data)
+
+
+def decode_deleted_node(data: bytes) -> DeletedNode:
+    """Read one record of a stream of deleted nodes. Raises `Corrupt` as `decode_request` does."""
+    return _decode(_deleted_decoder, data)
 
 
 def _decode(decoder: "msgspec.msgpack.Decoder[T]", data: bytes) -> T:

@@ -13,7 +13,7 @@ from uuid import UUID
 import msgspec
 
 from broker.errors import CursorUnknown, NotFound, Unavailable
-from broker.messages import RetainedVersion, SnapshotNode, StreamHead, decode_content, encode
+from broker.messages import DeletedNode, RetainedVersion, SnapshotNode, StreamHead, decode_content, encode
 from broker.model import Cursor, Kind, first_chain
 from metadata import sql
 from metadata.database import translate
@@ -95,6 +95,19 @@ class CatchUp:
                 async for piece in _stream(connection, workspace_id, query, _encode_version):
                     yield piece
 
+    async def deleted(self, workspace_id: UUID) -> AsyncIterator[bytes]:
+        """The deleted nodes by which an old copy can be known, the latest deletions first."""
+        with translate():
+            async with (
+                self._pool.acquire() as connection,
+                connection.transaction(isolation="repeatable_read", readonly=True),
+            ):
+                count = await connection.fetchval(_Q["count_deleted"], workspace_id)
+                yield encode(StreamHead(count=count))
+                query = (_Q["deleted_nodes"], workspace_id)
+                async for piece in _stream(connection, workspace_id, query, _encode_deleted):
+                    yield piece
+
 
 async def _stream(
     connection: Any, workspace_id: UUID, query: tuple[Any, ...], encode_row: Encode
@@ -137,6 +150,18 @@ def _encode_node(row: Any, manifest: bytes | None) -> bytes:
         content=decode_content(manifest) if manifest is not None else None,
         content_version=row["content_version"] or 0,
         mounted_workspace_id=row["mounted_workspace_id"],
+    )
+    return encode(node)
+
+
+def _encode_deleted(row: Any, _: bytes | None) -> bytes:
+    node = DeletedNode(
+        node_id=row["node_id"],
+        parent_id=row["parent_id"],
+        name=row["name"],
+        kind=Kind(row["kind"]),
+        version=row["version"],
+        target=row["target"] or "",
     )
     return encode(node)
 

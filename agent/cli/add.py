@@ -63,7 +63,14 @@ async def _begin(home: Home, record: FolderRecord) -> None:
     device_id = home.linked().device_id
     marker = read_marker(folder)
     if marker is None or (marker.workspace_id, marker.device_id) != (record.workspace_id, device_id):
-        write_marker(folder, Marker(workspace_id=record.workspace_id, device_id=device_id))
+        known = marker is not None and marker.workspace_id == record.workspace_id
+        generation = (
+            marker.generation if marker is not None and known else 0
+        )  # an adopted folder was synced before
+        write_marker(
+            folder,
+            Marker(workspace_id=record.workspace_id, device_id=device_id, generation=generation),
+        )
     try:
         home.add_folder(record)
         await tell_agent(

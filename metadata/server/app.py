@@ -52,6 +52,7 @@ def make_app(services: Services) -> web.Application:
             web.get("/v1/workspaces/{id}/changes", for_device(reading.stream_changes), allow_head=False),
             web.get("/v1/workspaces/{id}/snapshot", for_device(reading.stream_snapshot), allow_head=False),
             web.post("/v1/workspaces/{id}/versions", for_device(reading.stream_versions)),
+            web.get("/v1/workspaces/{id}/deleted", for_device(reading.stream_deleted)),
             web.put("/v1/bodies/{sha}", for_device(bodies.stage_body)),
             web.get("/v1/devices", in_time(for_device(devices.list_devices))),
             web.delete("/v1/devices/{id}", in_time(for_device(devices.revoke_device))),

@@ -54,6 +54,14 @@ async def stream_versions(request: web.Request, caller: Credential) -> web.Strea
         return await _send(request, services.catch_up.versions(workspace.workspace_id, node_ids))
 
 
+async def stream_deleted(request: web.Request, caller: Credential) -> web.StreamResponse:
+    """`GET /v1/workspaces/{id}/deleted`."""
+    services = request.app[SERVICES]
+    workspace = await services.registry.workspace_of_member(path_id(request), caller.user_id)
+    async with _turn(services):
+        return await _send(request, services.catch_up.deleted(workspace.workspace_id))
+
+
 def _cursor(request: web.Request) -> Cursor:
     query = request.query
     try:

@@ -162,6 +162,18 @@ FROM (
 -- manifest --
 SELECT manifest FROM versions WHERE workspace_id = $1 AND node_id = $2 AND version = $3;
 
+-- count_deleted --
+SELECT count(*) FROM nodes n WHERE workspace_id = $1 AND deleted AND (kind <> 'file' OR EXISTS (
+    SELECT FROM versions v WHERE v.workspace_id = n.workspace_id AND v.node_id = n.node_id));
+
+-- deleted_nodes --
+-- Tombstones by which an old copy of what they were can be known: files whose content is kept, and all else.
+-- The two columns at the end are what `_stream` asks of each of its queries.
+SELECT node_id, parent_id, name, kind, version, target, NULL::bigint AS content_version, NULL::bytea AS manifest
+FROM nodes n WHERE workspace_id = $1 AND deleted AND (kind <> 'file' OR EXISTS (
+    SELECT FROM versions v WHERE v.workspace_id = n.workspace_id AND v.node_id = n.node_id))
+ORDER BY version DESC;
+
 -- count_versions --
 SELECT count(*) FROM versions WHERE workspace_id = $1 AND node_id = ANY ($2::uuid[]);
 

@@ -27,6 +27,7 @@ from broker.messages import (
     ChangeNotice,
     CommitAccepted,
     CommitRefused,
+    DeletedNode,
     RetainedVersion,
     SnapshotNode,
     decode_content,
@@ -412,6 +413,24 @@ class Line:
             if v.workspace_id == workspace_id and v.node_id in node_ids
         ]
         yield Stream(self.world.head, len(found), _stream(found))
+
+    @asynccontextmanager
+    async def deleted(self, workspace_id: UUID) -> AsyncIterator[Stream[DeletedNode]]:
+        self._check()
+        kept = {version.node_id for version in self.world.store.versions.values()}
+        nodes = [
+            DeletedNode(
+                node_id=node.node_id,
+                parent_id=node.parent_id,
+                name=node.name,
+                kind=node.kind,
+                version=node.version,
+                target=node.target or "",
+            )
+            for node in self.world.store.nodes[workspace_id].values()
+            if node.deleted and (node.kind is not Kind.FILE or node.node_id in kept)
+        ]
+        yield Stream(self.world.head, len(nodes), _stream(nodes))
 
 
 async def _stream(items: Sequence[T]) -> AsyncIterator[T]:

@@ -20,6 +20,7 @@ from broker.messages import (
     CommitRefused,
     CommitRequest,
     Conflict,
+    DeletedNode,
     Inbox,
     JournalEntry,
     MembershipChanged,
@@ -29,6 +30,7 @@ from broker.messages import (
     StagedCommitRequest,
     StreamHead,
     decode_content,
+    decode_deleted_node,
     decode_entry,
     decode_inbox,
     decode_request,
@@ -205,6 +207,16 @@ SAMPLES: Final[dict[str, tuple[Struct, Callable[[bytes], Struct]]]] = {
         ),
         decode_snapshot_node,
     ),
+    "DeletedNode": (
+        DeletedNode(
+            node_id=NOTES,
+            parent_id=UUID("01934f7d-9a01-7c0e-8b57-d41d8cd98f00"),
+            name="report.txt",
+            kind=Kind.FILE,
+            version=813,
+        ),
+        decode_deleted_node,
+    ),
     "RetainedVersion": (
         RetainedVersion(
             node_id=NOTES,
@@ -283,7 +295,7 @@ def blocks() -> dict[str, str]:
 
 def test_every_message_and_record_has_a_sample():
     messages = {kind.__name__ for union in (Request, Inbox) for kind in get_args(union)}
-    records = {"JournalEntry", "StreamHead", "SnapshotNode", "RetainedVersion"}
+    records = {"JournalEntry", "StreamHead", "SnapshotNode", "RetainedVersion", "DeletedNode"}
     assert messages | records == set(SAMPLES) == set(blocks())
 
 

@@ -11,6 +11,7 @@ OF_A_WORKSPACE = [
     ("GET", f"changes?epoch=1&after=0&chain={'00' * 32}"),
     ("GET", "snapshot"),
     ("POST", "versions"),
+    ("GET", "deleted"),
 ]
 
 
@@ -18,7 +19,7 @@ async def test_every_other_call_needs_a_device(house):
     routes = make_app(house.services).router.routes()
     calls = {(route.method, route.resource.canonical) for route in routes if route.resource is not None}
     guarded = sorted(call for call in calls if call[1] not in OPEN and call[0] != "HEAD")
-    assert len(guarded) == 10
+    assert len(guarded) == 11
     for method, path in guarded:
         answer = await house.call(method, path.format(id=uuid.uuid4(), sha="0" * 64))
         assert (answer.status, answer.code) == (401, "forbidden"), path

@@ -8,7 +8,9 @@ import msgpack
 import pytest
 
 from broker.messages import (
+    DeletedNode,
     decode_content,
+    decode_deleted_node,
     decode_retained_version,
     decode_snapshot_node,
     decode_stream_head,
@@ -236,6 +238,21 @@ async def test_all_versions_that_are_kept_are_told(tree):
         (live, 1): content_of(1), (live, 7): content_of(INLINE_MANIFEST_BYTES), (gone, 1): content_of(2),
     }  # fmt: skip
     assert other not in {each.node_id for each in versions}
+
+
+async def test_what_was_deleted_is_told_with_its_place_the_latest_first(tree):
+    docs = await tree.node("docs", deleted=True)
+    gone = await tree.node("gone", docs, kind="file", content=content_of(2), deleted=True)
+    await sql(tree.house, "UPDATE nodes SET version = 9 WHERE node_id = $1", gone)
+    await tree.node("no content is kept", kind="file", deleted=True)
+    await tree.node("live", kind="file", content=content_of(1))
+    answer = await tree.house.call("GET", f"/v1/workspaces/{tree.id}/deleted", tree.device)
+    head, *records = answer.objects
+    assert head == {"count": 2}
+    assert [decode_deleted_node(each) for each in records] == [
+        DeletedNode(node_id=gone, parent_id=docs, name="gone", kind=Kind.FILE, version=9),
+        DeletedNode(node_id=docs, parent_id=ROOT, name="docs", kind=Kind.DIRECTORY, version=1),
+    ]
 
 
 @pytest.mark.parametrize(
