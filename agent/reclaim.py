@@ -19,7 +19,7 @@ from agent.patience import Patience
 from agent.replica import Replica
 from agent.service import MAX_NODES_PER_VERSIONS_CALL, Service
 from agent.trees import Node, Tree, replace
-from broker.errors import HutchError
+from broker.errors import HutchError, NotFound
 from broker.messages import DeletedNode, decode_content
 from broker.model import ROOT, FullContent, Kind, manifest_digest
 
@@ -113,8 +113,11 @@ class Reclaimer:
         return any(node_id not in trees.remote for node_id in trees.local.nodes)
 
     async def _ask_deleted(self) -> list[DeletedNode]:
-        async with self._service.deleted(self._replica.workspace_id) as stream:
-            return [node async for node in stream]
+        try:
+            async with self._service.deleted(self._replica.workspace_id) as stream:
+                return [node async for node in stream]
+        except NotFound:
+            return []  # a server from before this question: what it cannot tell of is taken for new, as it always was
 
     async def _ask_versions(self, node_ids: Sequence[UUID]) -> dict[UUID, list[FullContent]]:
         found: dict[UUID, list[FullContent]] = {}
