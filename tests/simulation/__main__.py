@@ -38,6 +38,8 @@ def main() -> int:
                 )
     for verdict in tally.bad[:SHOWN]:
         _show(verdict)
+    if options.places:
+        print(f"places met fewer than ten times: {tally.rarely_met()}")
     print(tally.line(time.monotonic() - began))
     return 1 if tally.bad else 0
 
@@ -81,11 +83,14 @@ class Tally:
         sites = list_sites()
         tenfold = sum(self.sites[site] >= 10 for site in sites)
         met = sum(self.sites[site] > 0 for site in sites)
-        self.unmet = [site for site in sites if self.sites[site] < 10]
         return (
             f"runs={self.runs} {counts} sites={len(sites)} sites_met={met} sites_met_10={tenfold}"
             f" duration_s={duration_s:.0f}"
         )
+
+    def rarely_met(self) -> str:
+        """The places in the engine where fewer than ten crashes found anybody."""
+        return " ".join(f"{site.file}:{site.line}" for site in list_sites() if self.sites[site] < 10)
 
 
 def _show(verdict: Verdict) -> None:
@@ -104,6 +109,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--seed", type=int, default=0, help="the first run's seed; the others count on from it"
     )
+    parser.add_argument("--places", action="store_true", help="list the places that too few crashes have met")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many processes")
     return parser.parse_args()
 
