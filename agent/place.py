@@ -9,7 +9,7 @@ beside the new one when it is not what was planned against. Nothing is ever remo
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from uuid import UUID
 
 from msgspec import Struct
@@ -44,6 +44,8 @@ class Step(Struct, frozen=True, array_like=True):
         staged: Its new content, where it gets any.
         parked: It goes by way of the stage, since names are exchanged or directories move into each other.
         remote: What the journal said of it when this was planned: that, and nothing newer, is what is agreed on then.
+        landing: The path at which `target` can be looked at before the directories above it are moved; None where
+            there is no target.
     """
 
     before: Node | None
@@ -54,6 +56,7 @@ class Step(Struct, frozen=True, array_like=True):
     staged: Staged | None
     parked: bool
     remote: Node | None = None
+    landing: str | None = None
 
     @property
     def node(self) -> Node:
@@ -112,6 +115,7 @@ def prepare(
 ) -> Intent:
     """Turn changes of the local tree into steps. Pure."""
     changes = list(changes)
+    by_id = {change.node_id: change for change in changes}
     movers = [change for change in changes if change.moves]
     freed = {c.before.place for c in changes if c.before is not None and (c.after is None or c.moves)}
     made = {c.node_id for c in changes if c.before is None}
@@ -134,9 +138,23 @@ def prepare(
                 staged=staged(change.node_id),
                 parked=park,
                 remote=remote(change.node_id),
+                landing=None if change.after is None else _landing(change.after, path_before, by_id),
             )
         )
     return Intent(tuple(steps), device, date)
+
+
+def _landing(
+    node: Node, path_before: Callable[[UUID], str | None], by_id: Mapping[UUID, Change]
+) -> str | None:
+    names = [node.name]
+    while (head := path_before(node.parent_id)) is None:
+        change = by_id.get(node.parent_id)
+        if change is None or change.after is None or len(names) > len(by_id):
+            return None
+        node = change.after
+        names.append(node.name)
+    return "/".join(([head] if head else []) + names[::-1])
 
 
 def _is_respelled(change: Change) -> bool:
@@ -164,9 +182,9 @@ def check(root: Root, intent: Intent) -> set[str]:
             now = root.look(step.source)
             if step.seen is None or now is None or not _is_as_seen(step, now, step.seen):
                 wrong.add(_parent(step.source))
-        comes = step.target is not None and (step.source is None or step.moves) and step.target not in leaving
-        if step.target is not None and comes and _is_in_the_way(root, step, step.target):
-            wrong.add(_parent(step.target))
+        comes = (step.source is None or step.moves) and step.landing not in leaving
+        if step.landing is not None and comes and _is_in_the_way(root, step, step.landing):
+            wrong.add(_parent(step.landing))
     return wrong
 
 

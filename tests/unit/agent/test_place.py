@@ -104,6 +104,17 @@ def inverts(disk: Disk) -> Intent:
     )
 
 
+def takes_the_name_above(disk: Disk) -> Intent:
+    """One directory takes the name of another, which goes into it, beside a new `sub`: the other has a `sub` as well."""
+    a, b = disk.node("a"), disk.node("b")
+    changes = [
+        Change(a, replace(a, name="b")),
+        Change(b, replace(b, parent_id=a.node_id, name="new")),
+        Change(None, file_at(a.node_id, "sub", "fresh")),
+    ]
+    return disk.intend(changes, {NEW[0]: "fresh"})
+
+
 def empties(disk: Disk) -> Intent:
     """The only thing in a directory moves out, and the directory goes."""
     three, sub = disk.node("b/sub/three"), disk.node("b/sub")
@@ -139,7 +150,7 @@ def sets_attributes(disk: Disk) -> Intent:
 
 SCENARIOS = [
     creates, replaces, deletes, swaps, rotates, inverts, empties, takes_over, changes_kind,
-    replaces_directories, sets_attributes,
+    replaces_directories, sets_attributes, takes_the_name_above,
 ]  # fmt: skip
 
 OLD = {
@@ -169,6 +180,10 @@ EXPECTED: dict[Scenario, dict[str, str]] = {
     changes_kind: without("a/one", "a/two", a="a file", top="/"),
     replaces_directories: without("a/two", a__one="another"),
     sets_attributes: OLD,
+    takes_the_name_above: {
+        "b": "/", "b/one": "old a/one", "b/two": "old a/two", "b/sub": "fresh",
+        "b/new": "/", "b/new/sub": "/", "b/new/sub/three": "old b/sub/three", "top": "old top", "link": "-> top",
+    },
 }  # fmt: skip
 
 
