@@ -439,6 +439,7 @@ def _stored_status(index: Index, record: FolderRecord) -> dict[str, Any]:
         "pending_up": len(planned.commit) if planned else 0,
         "pending_down": len(planned.place) if planned else 0,
         "conflicts": sum(CONFLICT_MARK in node.name for node in trees.local.nodes.values()),
+        "aliases": [],
         "errors": [],
     }
 
@@ -461,6 +462,7 @@ def _missing_status(record: FolderRecord, problem: Problem) -> dict[str, Any]:
         "pending_up": 0,
         "pending_down": 0,
         "conflicts": 0,
+        "aliases": [],
         "errors": [{"path": problem.path, "code": problem.code, "message": problem.message}],
     }
 

@@ -6,7 +6,7 @@ put in place together, once all of it is staged.
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 from uuid import UUID
 
@@ -14,12 +14,12 @@ import msgspec
 import structlog
 
 from agent import place
+from agent.alias import alias_beside, choose_aliases, nodes_to_rename
 from agent.chunk import matches
 from agent.errors import DiskFull, is_disk_full
 from agent.filesystem import STAGE
 from agent.finish import finish, in_thread
 from agent.index import Batch, Print
-from agent.names import Folding
 from agent.patience import Patience
 from agent.place import Intent, Outcome, Staged
 from agent.plan import Adoption, Change, KeepAside, Plan, overlay, select
@@ -28,7 +28,7 @@ from agent.scan import Problem, printable
 from agent.service import Service
 from agent.stage import Source, Stager
 from agent.transfer import Transfer
-from agent.trees import Node, Tree, replace
+from agent.trees import Node, replace
 from broker.errors import HutchError, Unavailable
 from broker.messages import decode_content, encode
 from broker.model import FullContent, Kind, manifest_digest
@@ -164,7 +164,19 @@ class Fetcher:
             commit_of=self._commit_of,
             tree=self._replica.trees.local,
         )
-        return await self._place(plan, ready) if ready else None
+        if ready:
+            return await self._place(plan, ready)
+        renamed = self._to_rename()
+        return await self._place(plan, renamed) if renamed else None
+
+    def _to_rename(self) -> list[Change]:
+        """Nodes under an alias whose own names are free by now, and that nothing else is to be done to."""
+        replica = self._replica
+        local = replica.trees.local
+        if not local.aliases or not replica.looked:
+            return []
+        nodes = (local.nodes[node_id] for node_id in nodes_to_rename(local, replica.root.folding))
+        return [Change(node, node) for node in nodes if node.node_id not in replica.trees.dirty]
 
     async def _drop_stale(self, plan: Plan) -> None:
         """What was staged for a plan that has changed since is thrown away."""
@@ -297,7 +309,8 @@ class Fetcher:
     async def _rename_aside(self, aside: KeepAside, path: str, look: Print) -> bool:
         replica, batch = self._replica, Batch()
         head, _, _ = path.rpartition("/")
-        target = f"{head}/{aside.name}" if head else aside.name
+        name = alias_beside(replica.trees.local, aside.local.parent_id, aside.name, replica.root.folding)
+        target = f"{head}/{name}" if head else name
         now = await asyncio.to_thread(replica.root.look, path)
         if now is None or not now.same_content(look):
             self._hint(head)
@@ -306,6 +319,7 @@ class Fetcher:
         if aside.new_id != aside.local.node_id:
             self._let_go(aside.local.node_id, batch)
         batch.local[aside.new_id] = replace(aside.local, node_id=aside.new_id, name=aside.name)
+        batch.aliases[aside.new_id] = name
         batch.prints[aside.new_id] = look
         batch.copies[aside.remote.node_id] = aside.new_id
         await replica.write(batch)
@@ -448,7 +462,7 @@ class Fetcher:
 
     async def _stage(self, group: list[Change]) -> None:
         replica = self._replica
-        if await self._leave_out_unplaceable(group):
+        if await self._leave_out_refused(group):
             return  # before anything is fetched for them
         manifests = await replica.manifests(c.after.digest for c in group if c.after is not None)
         sources = await self._sources(group)
@@ -527,12 +541,13 @@ class Fetcher:
         """What is to be done, once all was checked; or whether to plan again at once (True), or a little later."""
         replica = self._replica
         local = replica.trees.local
-        if await self._leave_out_unplaceable(changes) or replica.plan() is not plan:
+        if await self._leave_out_refused(changes) or replica.plan() is not plan:
             return True
+        aliases = choose_aliases(changes, local, replica.root.folding)
         intent = place.prepare(
             changes,
             path_before=local.path,
-            path_after=overlay(local, changes),
+            path_after=overlay(local, changes, aliases),
             prints=replica.prints.get,
             staged=self._staged_for(changes),
             remote=replica.trees.remote.get,
@@ -544,8 +559,8 @@ class Fetcher:
             self._hint(path)
         return intent if not wrong else False
 
-    async def _leave_out_unplaceable(self, changes: list[Change]) -> bool:
-        """Leave out those whose names this disk cannot have: it refuses them, or takes them for another node's."""
+    async def _leave_out_refused(self, changes: list[Change]) -> bool:
+        """Leave out those whose names this disk refuses."""
         root = self._replica.root
         await asyncio.to_thread(root.probe)
         arriving = [c for c in changes if c.after is not None and (c.before is None or c.moves)]
@@ -558,14 +573,6 @@ class Fetcher:
             if reason is not None:
                 text = f"this device's file system does not take the name ({reason}): it is not here"
                 found[change.node_id] = Problem(self._shown(change.node_id), "name_refused", text)
-        if root.folding.any:
-            leaving = {c.node_id for c in self._replica.plan().place if c.after is None or c.moves}
-            taken = clashes(arriving, leaving, self._replica.trees.local, root.folding)
-            for node_id, other in taken.items():
-                text = (
-                    f"this device's file system takes the name for that of {printable(other)}: it is not here"
-                )
-                found[node_id] = Problem(self._shown(node_id), "name_clash", text)
         for node_id, problem in found.items():
             self._leave_out(node_id, problem)
         return bool(found)
@@ -607,6 +614,8 @@ class Fetcher:
                 look = outcome.placed[node_id]
                 local = None if look is None or step.after is None else replace(step.after, version=0)
                 batch.local[node_id] = local
+                if step.target is not None and local is not None:
+                    batch.aliases[node_id] = step.target.rpartition("/")[2]
                 batch.prints[node_id] = look
                 batch.synced[node_id] = agree(replica.trees.synced.get(node_id), step.remote, local)
         batch.lingering = dict(outcome.lingering)
@@ -658,33 +667,11 @@ class Fetcher:
         if now is not None and now.same_file(look):
             replica.root.remove_file(stage)
         elif now is not None:
-            place.keep_beside(replica.root, stage, path, replica.device_name, replica.today())
+            node = replica.trees.local.find(path)
+            head, _, name = path.rpartition("/")
+            name = name if node is None else node.name  # not the alias that it may have on this disk
+            place.keep_beside(replica.root, stage, head, name, replica.device_name, replica.today())
         return True
-
-
-def clashes(
-    arriving: Iterable[Change], leaving: Collection[UUID], local: Tree, folding: Folding
-) -> dict[UUID, str]:
-    """Which of the nodes that arrive would have the name of another one where names are folded, and that name. Pure.
-
-    Args:
-        arriving: Changes that bring a node to a name.
-        leaving: Nodes that free the names they have.
-        local: What is on disk.
-        folding: Which names are one to it.
-    """
-    taken: dict[UUID, dict[str, str]] = {}
-    found: dict[UUID, str] = {}
-    for change in sorted(arriving, key=lambda change: change.node_id.int):
-        assert change.after is not None
-        parent_id, name = change.after.place
-        if parent_id not in taken:
-            staying = (node.name for node in local.children(parent_id) if node.node_id not in leaving)
-            taken[parent_id] = {folding.fold(other): other for other in staying}
-        other = taken[parent_id].setdefault(folding.fold(name), name)
-        if other != name:
-            found[change.node_id] = other
-    return found
 
 
 def _looks_alike(one: Node, other: Node) -> bool:

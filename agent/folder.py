@@ -24,7 +24,7 @@ from agent.plan import Change
 from agent.receive import QUEUE_WAIT_S, Receiver
 from agent.reclaim import Reclaimer
 from agent.replica import Replica
-from agent.scan import RootGone
+from agent.scan import RootGone, printable
 from agent.service import Service
 from agent.transfer import Transfer
 from agent.trees import Trees
@@ -216,6 +216,7 @@ class Folder:
         """What `hutch status --json` says of this folder."""
         replica = self.replica
         plan = replica.plan()
+        trees = replica.trees
         problems = [*replica.problems.values(), *replica.parked.values(), *replica.broken.values()]
         return {
             "name": replica.name,
@@ -227,6 +228,13 @@ class Folder:
             "pending_up": len(plan.commit) + len(replica.trees.unread),
             "pending_down": len(plan.place) + _missing(replica),
             "conflicts": sum(CONFLICT_MARK in node.name for node in replica.trees.local.nodes.values()),
+            "aliases": [
+                {
+                    "path": printable(trees.local.path(node_id) or ""),
+                    "name": printable(trees.local.nodes[node_id].name),
+                }
+                for node_id in trees.local.aliases
+            ],
             "errors": [{"path": p.path, "code": p.code, "message": p.message} for p in problems],
         }
 

@@ -68,7 +68,13 @@ _UNCLAIMED: Final = """
 ALTER TABLE folders ADD COLUMN unclaimed INTEGER NOT NULL DEFAULT 0;    -- 1: what was deleted is yet to be asked for
 """
 
-_STEPS: Final = (_SCHEMA, _COPIES, _UNCLAIMED)
+_ALIASES: Final = """
+CREATE TABLE aliases (                              -- what the disk calls a node whose own name it takes for another's
+    folder INTEGER NOT NULL, node_id BLOB NOT NULL, alias TEXT NOT NULL, PRIMARY KEY (folder, node_id)
+) WITHOUT ROWID;
+"""
+
+_STEPS: Final = (_SCHEMA, _COPIES, _UNCLAIMED, _ALIASES)
 """What each version of the schema adds to the one before."""
 
 SCHEMA_VERSION: Final = len(_STEPS)
@@ -135,6 +141,7 @@ class Batch:
         self.tombstones: dict[UUID, int | None] = {}
         self.unannounced: dict[UUID, bool] = {}
         self.copies: dict[UUID, UUID | None] = {}
+        self.aliases: dict[UUID, str | None] = {}
         self.manifests: dict[bytes, FullContent] = {}
         self.columns: dict[str, object] = {}
         self.lingering: dict[str, tuple[str, Print] | None] = {}
@@ -265,6 +272,8 @@ class Index:
         trees.unannounced = {UUID(bytes=row[0]) for row in rows}
         rows = self._db.execute("SELECT node_id, copy_id FROM copies WHERE folder = ?", (key,))
         trees.copies = {UUID(bytes=row[0]): UUID(bytes=row[1]) for row in rows}
+        rows = self._db.execute("SELECT node_id, alias FROM aliases WHERE folder = ?", (key,))
+        trees.local.rename_on_disk({ids[row[0]]: row[1] for row in rows})
         trees.touch_all()
         return trees
 
@@ -304,7 +313,16 @@ class Index:
         if row is None:
             return
         with _Transaction(self._db) as db:
-            for table in ("nodes", "prints", "tombstones", "unannounced", "copies", "lingering", "folders"):
+            for table in (
+                "nodes",
+                "prints",
+                "tombstones",
+                "unannounced",
+                "copies",
+                "aliases",
+                "lingering",
+                "folders",
+            ):
                 db.execute(f"DELETE FROM {table} WHERE folder = ?", row)  # noqa: S608  # our own names
 
     def _write(self, key: int, batch: Batch) -> None:
@@ -330,6 +348,9 @@ class Index:
             )
             _write_rows(
                 db, "copies", 1, key, {k: None if v is None else (v.bytes,) for k, v in batch.copies.items()}
+            )
+            _write_rows(
+                db, "aliases", 1, key, {k: None if v is None else (v,) for k, v in batch.aliases.items()}
             )
             db.executemany(
                 "INSERT OR IGNORE INTO manifests VALUES (?, ?)",
@@ -409,7 +430,7 @@ def _write_rows(
     table: str,
     width: int,
     key: int,
-    rows: "Mapping[UUID, tuple[int | bytes, ...] | None]",
+    rows: "Mapping[UUID, tuple[int | bytes | str, ...] | None]",
 ) -> None:
     gone = [(key, node_id.bytes) for node_id, row in rows.items() if row is None]
     db.executemany(f"DELETE FROM {table} WHERE folder = ? AND node_id = ?", gone)  # noqa: S608

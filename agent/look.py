@@ -164,6 +164,7 @@ class Looker:
         replica = self._replica
         batch = Batch()
         batch.local, batch.prints = dict(sight.local), dict(sight.prints)
+        batch.aliases = dict(sight.aliases)
         fresh = [
             node.node_id
             for node in sight.local.values()
@@ -172,7 +173,7 @@ class Looker:
         self._try_removals_again(batch)
         if any(node is None for node in sight.local.values()):
             self._vanished = asyncio.get_running_loop().time()
-        if batch.local or batch.prints:
+        if batch.local or batch.prints or batch.aliases:
             await replica.write(batch)
         self._note_problems(sight)
         paths = [path for node_id in fresh if (path := replica.trees.local.path(node_id)) is not None]

@@ -54,6 +54,26 @@ def conflict_name(name: str, device: str, date: str, is_free: Callable[[str], bo
         counter += 1
 
 
+def alias_name(name: str, is_free: Callable[[str], bool]) -> str:
+    """`Readme.md` as `Readme (other spelling).md`, with a counter where that is taken.
+
+    Args:
+        name: What a file system takes for the name of another node.
+        is_free: Says whether a name can be had there.
+
+    Returns:
+        A name of at most 255 bytes; the stem is cut where it must be.
+    """
+    stem, suffix = _split(name)
+    counter = 1
+    while True:
+        mark = f" (other spelling{'' if counter == 1 else f' {counter}'})"
+        candidate = _cut(stem, MAX_NAME_SIZE_BYTES - len((mark + suffix).encode())) + mark + suffix
+        if is_free(candidate):
+            return candidate
+        counter += 1
+
+
 def is_conflict_name(name: str, device: str) -> bool:
     """Whether a name is one that `conflict_name` gives to what this device has lost."""
     return _opening(device) in name

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from uuid import UUID
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from agent.filesystem import STAGE, Root
 from agent.index import Print
@@ -67,13 +67,10 @@ class Step(Struct, frozen=True, array_like=True):
 
     @property
     def moves(self) -> bool:
-        """Whether it stands elsewhere afterwards."""
-        return (
-            self.source is not None
-            and self.target is not None
-            and self.before is not None
-            and (self.after is not None and self.before.place != self.after.place)
-        )
+        """Whether it stands elsewhere afterwards: in another directory, or under another name on disk."""
+        if self.source is None or self.target is None or self.before is None or self.after is None:
+            return False
+        return self.before.parent_id != self.after.parent_id or _name(self.source) != _name(self.target)
 
 
 class Intent(Struct, frozen=True, array_like=True):
@@ -116,53 +113,80 @@ def prepare(
     """Turn changes of the local tree into steps. Pure."""
     changes = list(changes)
     by_id = {change.node_id: change for change in changes}
-    movers = [change for change in changes if change.moves]
-    freed = {c.before.place for c in changes if c.before is not None and (c.after is None or c.moves)}
-    made = {c.node_id for c in changes if c.before is None}
-    gone = {c.node_id for c in changes if c.after is None}
     steps = []
     for change in changes:
-        park = change.moves and (
-            len(movers) > 1
-            or _is_respelled(change)
-            or (change.after is not None and (change.after.place in freed or change.after.parent_id in made))
-            or (change.before is not None and change.before.parent_id in gone)  # or that would not be empty
-        )
+        target = None if change.after is None else path_after(change.node_id)
         steps.append(
             Step(
                 before=change.before,
                 after=change.after,
                 source=None if change.before is None else path_before(change.node_id),
-                target=None if change.after is None else path_after(change.node_id),
+                target=target,
                 seen=prints(change.node_id),
                 staged=staged(change.node_id),
-                parked=park,
+                parked=False,
                 remote=remote(change.node_id),
-                landing=None if change.after is None else _landing(change.after, path_before, by_id),
+                landing=_landing(change.after, target, path_before, by_id),
             )
         )
-    return Intent(tuple(steps), device, date)
+    return Intent(tuple(_with_parking(steps)), device, date)
+
+
+def _with_parking(steps: list[Step]) -> Iterator[Step]:
+    """Those that move and cannot in one step, since names, or directories, have to be free or there first."""
+    movers = sum(step.moves for step in steps)
+    freed = {
+        _place_before(step)
+        for step in steps
+        if step.source is not None and (step.after is None or step.moves)
+    }
+    taken = {
+        _place_after(step)
+        for step in steps
+        if step.target is not None and (step.before is None or step.moves)
+    }
+    made = {step.node.node_id for step in steps if step.before is None}
+    gone = {step.node.node_id for step in steps if step.after is None}
+    for step in steps:
+        if step.moves:
+            assert step.before is not None
+            assert step.after is not None
+            crossed = _place_after(step) in freed or _place_before(step) in taken
+            parents = (
+                step.after.parent_id in made or step.before.parent_id in gone
+            )  # which must be there, or empty
+            if movers > 1 or crossed or parents:
+                step = structs.replace(step, parked=True)
+        yield step
+
+
+def _place_before(step: Step) -> tuple[UUID, str]:
+    """Directory, and name on disk: names that some file system takes for one count as one."""
+    assert step.before is not None
+    assert step.source is not None
+    return step.before.parent_id, fold_name(_name(step.source))
+
+
+def _place_after(step: Step) -> tuple[UUID, str]:
+    assert step.after is not None
+    assert step.target is not None
+    return step.after.parent_id, fold_name(_name(step.target))
 
 
 def _landing(
-    node: Node, path_before: Callable[[UUID], str | None], by_id: Mapping[UUID, Change]
+    node: Node | None,
+    target: str | None,
+    path_before: Callable[[UUID], str | None],
+    by_id: Mapping[UUID, Change],
 ) -> str | None:
-    names = [node.name]
-    while (head := path_before(node.parent_id)) is None:
+    """Where a target is before the directories above it move: below the nearest one of them that is there already."""
+    if target is None:
+        return None
+    names, new = target.split("/"), 1
+    while node is not None and (head := path_before(node.parent_id)) is None and new < len(names):
         change = by_id.get(node.parent_id)
-        if change is None or change.after is None or len(names) > len(by_id):
-            return None
-        node = change.after
-        names.append(node.name)
-    return "/".join(([head] if head else []) + names[::-1])
-
-
-def _is_respelled(change: Change) -> bool:
-    """Whether old and new name may be one to the file system: it renames nothing to itself."""
-    before, after = change.before, change.after
-    if before is None or after is None or before.parent_id != after.parent_id:
-        return False
-    return fold_name(before.name) == fold_name(after.name)
+        node, new = None if change is None else change.after, new + 1
+    return None if node is None or head is None else "/".join(([head] if head else []) + names[-new:])
 
 
 def check(root: Root, intent: Intent) -> set[str]:
@@ -172,8 +196,11 @@ def check(root: Root, intent: Intent) -> set[str]:
         Directories in which something is not as it was: look there, and plan again. Empty: go ahead.
     """
     wrong: set[str] = set()
+    fold = root.folding.fold
     leaving = {
-        step.source for step in intent.steps if step.source is not None and (step.after is None or step.moves)
+        fold(step.source)
+        for step in intent.steps
+        if step.source is not None and (step.after is None or step.moves)
     }
     for step in intent.steps:
         if step.after is not None and step.target is None:
@@ -182,9 +209,9 @@ def check(root: Root, intent: Intent) -> set[str]:
             now = root.look(step.source)
             if step.seen is None or now is None or not _is_as_seen(step, now, step.seen):
                 wrong.add(_parent(step.source))
-        comes = (step.source is None or step.moves) and step.landing not in leaving
-        if step.landing is not None and comes and _is_in_the_way(root, step, step.landing):
-            wrong.add(_parent(step.landing))
+        landing = step.landing if step.source is None or step.moves else None
+        if landing is not None and fold(landing) not in leaving and _is_in_the_way(root, step, landing):
+            wrong.add(_parent(landing))
     return wrong
 
 
@@ -216,7 +243,8 @@ class _Placing:
         self.intent = intent
         self.outcome = Outcome(placed={}, stayed=set(), look_again=set(), lingering={})
         self.failed: set[UUID] = set()
-        self.by_target = {step.target: step for step in intent.steps if step.target is not None}
+        fold = root.folding.fold
+        self.by_target = {fold(step.target): step for step in intent.steps if step.target is not None}
         self.touched: set[str] = {STAGE}
 
     def run(self) -> Outcome:
@@ -245,7 +273,7 @@ class _Placing:
                 continue
             if suffix == "in" and self._drop(step, aside, place):
                 continue  # it was replaced, and what replaced it has gone since
-            self._keep_beside(aside, place)
+            self._keep_beside(step, aside, place)
 
     def _guarded(self, step: Step, action: Callable[[Step], None]) -> None:
         """What one path refuses stops that path alone: it is looked at again, and planned again."""
@@ -324,7 +352,7 @@ class _Placing:
 
     def _is_ours(self, leaving: Step, path: str, now: Print) -> bool:
         """Whether it is not what shall leave this path, but what another step has put there before a crash."""
-        comes = self.by_target.get(path)
+        comes = self.by_target.get(self.root.folding.fold(path))
         if comes is None or _is_same_inode(now, leaving.seen):
             return False
         if comes.source is None and comes.staged is None:
@@ -351,7 +379,7 @@ class _Placing:
         try:
             self.root.rename(aside, path)
         except FileExistsError:
-            self._keep_beside(aside, path)
+            self._keep_beside(step, aside, path)
         self._give_up(step)
 
     def _park(self, step: Step, path: str) -> None:
@@ -440,8 +468,7 @@ class _Placing:
         try:
             self.root.rename(parked, step.source)
         except OSError:
-            top = step.source.rpartition("/")[2]
-            self._keep_beside(parked, top)
+            self._keep_beside(step, parked, step.node.name)
 
     def _make_directory(self, step: Step, target: str) -> None:
         try:
@@ -484,7 +511,7 @@ class _Placing:
         if old is not None and old.ino == staged.ino:
             self.root.remove_file(aside)  # a rename by link and unlink was cut short
         elif not self._drop(step, aside, target):
-            self._keep_beside(aside, target)
+            self._keep_beside(step, aside, target)
 
     def _drop(self, step: Step, aside: str, place: str) -> bool:
         """Drop a replaced or deleted object; False when it is not what was planned against, and must be kept.
@@ -505,9 +532,9 @@ class _Placing:
             self.root.remove_file(aside)
         return True
 
-    def _keep_beside(self, aside: str, place: str) -> None:
+    def _keep_beside(self, step: Step, aside: str, place: str) -> None:
         """A late edit: it gets a name of its own where it was made."""
-        keep_beside(self.root, aside, place, self.intent.device, self.intent.date)
+        keep_beside(self.root, aside, _parent(place), step.node.name, self.intent.device, self.intent.date)
         self._touch(place)
         self.outcome.look_again.add(_parent(place))
         self.outcome.late += 1
@@ -549,13 +576,12 @@ class _Placing:
         return now.mode == node.mode and (node.kind is not Kind.FILE or now.mtime_ns == node.mtime_ns)
 
 
-def keep_beside(root: Root, aside: str, place: str, device: str, date: str) -> str:
-    """Give a staged object a conflict name beside the place that it had (or at the top, when that is gone).
+def keep_beside(root: Root, aside: str, head: str, name: str, device: str, date: str) -> str:
+    """Give a staged object the conflict name of `name` in the directory `head` (or at the top, when that is gone).
 
     Returns:
         The path that it got. Blocks.
     """
-    head, _, name = place.rpartition("/")
     try:
         with root.directory(head):
             pass
@@ -569,13 +595,13 @@ def keep_beside(root: Root, aside: str, place: str, device: str, date: str) -> s
             return prefix + free
 
 
-def sweep(root: Root, keep: Iterable[str], place: str, device: str, date: str) -> list[str]:
+def sweep(root: Root, keep: Iterable[str], name_back: str, device: str, date: str) -> list[str]:
     """Clear the stage of what a crash has left: half-fetched content goes, a person's own objects come back.
 
     Args:
         root: The folder.
         keep: Stage paths that somebody still needs.
-        place: The name that what comes back is given, as a conflict copy at the top of the folder.
+        name_back: The name that what comes back is given, as a conflict copy at the top of the folder.
         device: For that name.
         date: For that name.
 
@@ -593,7 +619,7 @@ def sweep(root: Root, keep: Iterable[str], place: str, device: str, date: str) -
         if name.endswith(".in"):
             root.remove_file(path)
         else:
-            returned.append(keep_beside(root, path, place, device, date))
+            returned.append(keep_beside(root, path, "", name_back, device, date))
     return returned
 
 
@@ -610,3 +636,7 @@ def _depth(path: str | None) -> int:
 
 def _parent(path: str) -> str:
     return path.rpartition("/")[0]
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]

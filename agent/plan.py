@@ -629,9 +629,14 @@ def _bind_commits(
         needs[node_id].add(last[version])
 
 
-def overlay(tree: Tree, changes: Iterable[Change]) -> Callable[[UUID], str | None]:
-    """A function from node ids to paths in `tree` as it will be after `changes`."""
+def overlay(
+    tree: Tree, changes: Iterable[Change], aliases: Mapping[UUID, str]
+) -> Callable[[UUID], str | None]:
+    """A function from node ids to paths on disk as they will be after `changes`, which get these `aliases`."""
     after = {change.node_id: change.after for change in changes}
+
+    def name_on_disk(node: Node) -> str:
+        return aliases.get(node.node_id, node.name) if node.node_id in after else tree.name_on_disk(node)
 
     def path(node_id: UUID) -> str | None:
         names: list[str] = []
@@ -639,7 +644,7 @@ def overlay(tree: Tree, changes: Iterable[Change]) -> Callable[[UUID], str | Non
             node = after[node_id] if node_id in after else tree.get(node_id)
             if node is None or len(names) > 100_000:
                 return None
-            names.append(node.name)
+            names.append(name_on_disk(node))
             node_id = node.parent_id
         return "/".join(reversed(names))
 

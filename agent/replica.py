@@ -148,8 +148,10 @@ class Replica:
     async def write(self, batch: Batch) -> None:
         """Take over a batch: in memory at once, and durably when this returns."""
         trees = self.trees
+        self._tidy_aliases(batch)
         trees.remote.update(batch.remote)
         trees.local.update(batch.local)
+        trees.local.rename_on_disk(batch.aliases)
         trees.synced.update(batch.synced)
         _merge(self.prints, batch.prints)
         _merge(trees.tombstones, batch.tombstones)
@@ -163,6 +165,18 @@ class Replica:
         self._remember(batch.manifests)
         self.notify()
         await self.index.write(self.key, batch)
+
+    def _tidy_aliases(self, batch: Batch) -> None:
+        """What has gone has no alias; nor has what the disk calls by its own name."""
+        local = self.trees.local
+        if not local.aliases and not batch.aliases:
+            return
+        for node_id in {*batch.aliases, *(local.aliases.keys() & batch.local.keys())}:
+            node = batch.local[node_id] if node_id in batch.local else local.get(node_id)
+            alias = batch.aliases.get(node_id, local.aliases.get(node_id))
+            batch.aliases[node_id] = None if node is None or alias == node.name else alias
+        for node_id in [n for n, alias in batch.aliases.items() if alias is None and n not in local.aliases]:
+            del batch.aliases[node_id]
 
     def _forget_settled(self, batch: Batch, touched: Collection[UUID]) -> None:
         """A tombstone, and a directory that had to stay, matter only as long as something of the node is left.

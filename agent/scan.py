@@ -53,17 +53,21 @@ class Problem(Struct, frozen=True):
 class Sight(Struct, frozen=True):
     """What one scan saw. `local` and `prints` hold what differs from before: None for what has gone.
 
-    `problems` are by path, as it is; `looked` are the directories whose listing is whole.
+    `aliases` holds nodes that bear another alias than before; None: none any more. `problems` are by path, as it is; `looked` are the directories whose listing is whole.
     """
 
     local: dict[UUID, Node | None]
     prints: dict[UUID, Print | None]
     problems: dict[str, Problem]
     looked: set[str]
+    aliases: dict[UUID, str | None]
 
 
 class _Object(Struct):
-    """One thing in a directory. `parent` is the object of its directory, None in the root."""
+    """One thing in a directory. `parent` is the object of its directory, None in the root.
+
+    `name` is the node's own, the last one of `path` what the disk calls it: an alias is told to nobody.
+    """
 
     parent: "_Object | None"
     name: str
@@ -72,6 +76,10 @@ class _Object(Struct):
     print: Print
     target: str = ""
     node_id: UUID | None = None
+
+    @property
+    def name_on_disk(self) -> str:
+        return self.path.rpartition("/")[2]
 
     @property
     def parent_id(self) -> UUID:
@@ -196,7 +204,9 @@ class _Look:
             node = self.local.find(at)
             if node is None or node.node_id not in self.prints:
                 return None
-            parent = _Object(parent, name, at, node.kind, self.prints[node.node_id], node_id=node.node_id)
+            parent = _Object(
+                parent, node.name, at, node.kind, self.prints[node.node_id], node_id=node.node_id
+            )
         if parent is not None and not self._is_at(at, (parent.print.dev, parent.print.ino)):
             return None
         return parent
@@ -235,9 +245,21 @@ class _Look:
         """
         if not self.root.folding.spelling:
             return {}
-        parent_id = ROOT if parent is None else self._owner(parent)
+        parent_id = self._known_id(parent)
         known = self.local.children(parent_id) if parent_id is not None else ()
-        return {unicodedata.normalize("NFD", child.name): child.name for child in known}
+        names = (self.local.name_on_disk(child) for child in known)
+        return {unicodedata.normalize("NFD", name): name for name in names}
+
+    def _known_id(self, parent: _Object | None) -> UUID | None:
+        return ROOT if parent is None else parent.node_id or self._owner(parent)
+
+    def _own_name(self, parent: _Object | None, name: str) -> str:
+        """What a node is called elsewhere that bears an alias here."""
+        if not self.local.aliases:
+            return name
+        parent_id = self._known_id(parent)
+        node = None if parent_id is None else self.local.child_on_disk(parent_id, name)
+        return name if node is None else node.name
 
     def _spelled(self, name: str, spelled: Mapping[str, str]) -> str:
         if not self.root.folding.spelling:
@@ -312,7 +334,7 @@ class _Look:
         if kind is Kind.SYMLINK and (problem := target_problem(target)) is not None:
             self._problem(where, "bad_name", problem)
             return None
-        return _Object(parent, name, where, kind, print_of(status, 0), target)
+        return _Object(parent, self._own_name(parent, name), where, kind, print_of(status, 0), target)
 
     def _problem(self, path: str, code: str, message: str) -> None:
         self.problems[path] = Problem(printable(path), code, message)
@@ -352,6 +374,15 @@ class _Look:
     def _take(self, item: _Object, node_id: UUID) -> None:
         item.node_id = node_id
         self.taken[node_id] = item
+        alias, fold = self.local.aliases.get(node_id), self.root.folding.fold
+        if alias is not None and fold(alias) == fold(item.name):
+            self._keep_own_name(item, self.local.nodes[node_id].name)
+
+    def _keep_own_name(self, item: _Object, name: str) -> None:
+        """What was moved under its alias keeps its own name, if nothing has that where it is now."""
+        others = (other.name for other in self.objects if other.parent is item.parent)
+        if self.local.child(item.parent_id, name) is None and name not in others:
+            item.name = name
 
     def _identify_directory(self, item: _Object, seen: set[tuple[int, int]]) -> None:
         node_id = self._same_inode_here(item) or self._moved_here(item)
@@ -435,13 +466,19 @@ class _Look:
         """What is new, different or gone."""
         changes: dict[UUID, Node | None] = {}
         prints: dict[UUID, Print | None] = {}
+        aliases: dict[UUID, str | None] = {}
         for item in self.objects:
             assert item.node_id is not None
             self._compare(item, item.node_id, changes, prints)
+            alias = item.name_on_disk if item.name_on_disk != item.name else None
+            if alias != self.local.aliases.get(item.node_id):
+                aliases[item.node_id] = alias
         for node_id in self._vanished():
             changes[node_id] = None
             prints[node_id] = None
-        return Sight(local=changes, prints=prints, problems=self.problems, looked=set(self.complete))
+        return Sight(
+            local=changes, prints=prints, problems=self.problems, looked=set(self.complete), aliases=aliases
+        )
 
     def _compare(
         self, item: _Object, node_id: UUID, changes: dict[UUID, Node | None], prints: dict[UUID, Print | None]

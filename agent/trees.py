@@ -85,12 +85,15 @@ class Tree:
     """Nodes by identity, with the names in each directory. The root has the id `ROOT` and is no node.
 
     Two nodes may claim one name (the merge base is learned node by node): the one that came last is found by it, the
-    other is `shadowed`. Not safe for use from two threads.
+    other is `shadowed`. A disk that takes the names of two nodes for one has one of them under an alias: `path` and `find`
+    go by the names on disk, all else by the names that the journal has. Not safe for use from two threads.
     """
 
     def __init__(self, nodes: Iterable[Node] = ()) -> None:
         self.nodes: dict[UUID, Node] = {}
         self.shadowed: set[UUID] = set()
+        self.aliases: dict[UUID, str] = {}
+        self._by_alias: dict[tuple[UUID, str], UUID] = {}
         self._names: dict[UUID, dict[str, UUID]] = {}
         self.update({node.node_id: node for node in nodes})
 
@@ -122,14 +125,26 @@ class Tree:
                 if node.kind is Kind.DIRECTORY:
                     stack.append(node.node_id)
 
+    def name_on_disk(self, node: Node) -> str:
+        """What the disk calls a node of this tree."""
+        return self.aliases.get(node.node_id, node.name)
+
+    def child_on_disk(self, parent_id: UUID, name: str) -> Node | None:
+        """The node that the disk has under a name in a directory; None when there is none."""
+        node_id = self._by_alias.get((parent_id, name))
+        if node_id is not None:
+            return self.nodes[node_id]
+        node = self.child(parent_id, name)
+        return None if node is None or node.node_id in self.aliases else node
+
     def path(self, node_id: UUID) -> str | None:
-        """The path from the root, without a leading slash; `""` for the root; None when it is not connected to it."""
+        """The path on disk from the root, without a leading slash; `""` for the root; None when it is not connected to it."""
         names: list[str] = []
         while node_id != ROOT:
             node = self.nodes.get(node_id)
             if node is None or len(names) > len(self.nodes):
                 return None
-            names.append(node.name)
+            names.append(self.aliases.get(node_id, node.name))
             node_id = node.parent_id
         return "/".join(reversed(names))
 
@@ -137,7 +152,7 @@ class Tree:
         """The node at a path as `path` gives it; None for the root and where there is none."""
         node_id, node = ROOT, None
         for name in path.split("/") if path else ():
-            node = self.child(node_id, name)
+            node = self.child_on_disk(node_id, name)
             if node is None:
                 return None
             node_id = node.node_id
@@ -149,6 +164,7 @@ class Tree:
             old = self.nodes.pop(node_id, None)
             if old is not None:
                 self.shadowed.discard(node_id)
+                self._forget_alias(old)
                 # Another node may have this name by now: a merge base, learned node by node, can be between two trees.
                 names = self._names.get(old.parent_id)
                 if names is not None and names.get(old.name) == node_id:
@@ -162,6 +178,27 @@ class Tree:
                 if (other := names.get(node.name)) is not None:
                     self.shadowed.add(other)
                 names[node.name] = node_id
+                if node_id in self.aliases:
+                    self._by_alias[node.parent_id, self.aliases[node_id]] = node_id
+            else:
+                self.aliases.pop(node_id, None)
+
+    def rename_on_disk(self, aliases: Mapping[UUID, str | None]) -> None:
+        """Note what the disk calls some nodes of this tree; None: by their own names."""
+        for node_id, alias in aliases.items():
+            node = self.nodes.get(node_id)
+            if node is not None:
+                self._forget_alias(node)
+            if node is None or alias is None or alias == node.name:
+                self.aliases.pop(node_id, None)
+            else:
+                self.aliases[node_id] = alias
+                self._by_alias[node.parent_id, alias] = node_id
+
+    def _forget_alias(self, node: Node) -> None:
+        place = (node.parent_id, self.aliases.get(node.node_id, ""))
+        if self._by_alias.get(place) == node.node_id:
+            del self._by_alias[place]
 
 
 class Trees:

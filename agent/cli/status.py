@@ -33,6 +33,7 @@ def describe(status: dict[str, Any], *, running: bool) -> str:
         lines.append(f"{printable(workspace['name'])}: {_progress(workspace)}")
         lines.append(f"  {printable(workspace['folder'])}")
         lines.extend(f"  ! {_problem(problem)}" for problem in _items(workspace.get("errors")))
+        lines.extend(f"  {_alias(alias)}" for alias in _items(workspace.get("aliases")))
     if not status["workspaces"]:
         lines.append("no folder is synced yet: hutch add FOLDER")
     return "\n".join(lines)
@@ -58,6 +59,12 @@ def _count(value: Any) -> int:
 
 def _items(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else []
+
+
+def _alias(alias: Any) -> str:
+    return printable(
+        f"{alias['path']}: is called {alias['name']} on the other devices: here that is another file's name"
+    )
 
 
 def _problem(problem: Any) -> str:

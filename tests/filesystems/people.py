@@ -21,3 +21,8 @@ async def until(world: World, condition: Callable[[], object], timeout_s: float 
 def errors(device: Device) -> dict[str, str]:
     """What `hutch status` shows, by path."""
     return {error["path"]: error["code"] for error in device.folder.status()["errors"]}
+
+
+def aliases(device: Device) -> dict[str, str]:
+    """What stands under another name than its own there: path to own name."""
+    return {alias["path"]: alias["name"] for alias in device.folder.status()["aliases"]}

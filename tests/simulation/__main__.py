@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import sys
 import time
+import warnings
 from collections import Counter
 from typing import Final
 
@@ -21,6 +22,7 @@ PROGRESS_EVERY_S: Final = 5.0
 
 def main() -> int:
     """Run, and say what came of it."""
+    warnings.simplefilter("ignore", RuntimeWarning)  # what is cut off was not awaited
     if os.environ.get("PYTHONHASHSEED") != "0":  # a seed replays a run exactly only with equal hashes
         os.environ["PYTHONHASHSEED"] = "0"
         os.execv(sys.executable, [sys.executable, "-m", "tests.simulation", *sys.argv[1:]])

@@ -72,8 +72,8 @@ class Entry:
 
     @property
     def key(self) -> tuple[int, str]:
-        """The name, whatever it leads to."""
-        return (id(self.directory), self.name)
+        """The name, whatever it leads to: all spellings of it that some disk takes for one."""
+        return (id(self.directory), self.name.casefold())
 
 
 @dataclass
@@ -109,11 +109,13 @@ class Disk:
         clock: Callable[[], int],
         tell: Callable[[str, str], None],
         has_exchange: bool,
+        folds_case: bool = False,
     ) -> None:
         self.name = name
         self.folder = f"/simulated/{name}"
         self.chance = chance
         self.has_exchange = has_exchange
+        self.folds_case = folds_case
         self.faults = Faults()
         self.ambushes: list[Ambush] = []
         self.shown: Callable[[str, bytes], None] = lambda path, data: None
@@ -337,7 +339,14 @@ class Disk:
             raise error(ENOTDIR)
         if engine and not directory.mode & SEARCH:
             raise error(EACCES)
-        return directory.entries.get(name)
+        return directory.entries.get(self.spelled(directory, name))
+
+    def spelled(self, directory: Inode, name: str) -> str:
+        """How a name is written in a directory: where case is folded, perhaps otherwise than it was asked for."""
+        if not self.folds_case or name in directory.entries:
+            return name
+        folded = name.casefold()
+        return next((other for other in directory.entries if other.casefold() == folded), name)
 
     def get(self, directory: Inode, name: str, *, engine: bool) -> Inode:
         """The same; an error when there is nothing."""
@@ -363,6 +372,7 @@ class Disk:
 
     def unlink(self, directory: Inode, name: str, *, engine: bool) -> None:
         """Take away the name of a file or link."""
+        name = self.spelled(directory, name)
         inode = self.get(directory, name, engine=engine)
         if inode.kind == "directory":
             raise error(EISDIR)
@@ -371,6 +381,7 @@ class Disk:
 
     def rmdir(self, directory: Inode, name: str, *, engine: bool) -> None:
         """Remove an empty directory."""
+        name = self.spelled(directory, name)
         inode = self.get(directory, name, engine=engine)
         if inode.kind != "directory":
             raise error(ENOTDIR)
@@ -383,6 +394,7 @@ class Disk:
         self, source: Inode, name: str, target: Inode, new_name: str, *, over: bool, engine: bool
     ) -> None:
         """Give a file or directory another name; `over` what stands there, or only where nothing does."""
+        name, new_name = self.spelled(source, name), self.spelled(target, new_name)
         inode, other = self.get(source, name, engine=engine), self.find(target, new_name, engine=engine)
         self._may_change(source, engine)
         self._may_change(target, engine)
@@ -403,6 +415,7 @@ class Disk:
 
     def exchange(self, source: Inode, name: str, target: Inode, other_name: str, *, engine: bool) -> None:
         """RENAME_EXCHANGE."""
+        name, other_name = self.spelled(source, name), self.spelled(target, other_name)
         one, other = self.get(source, name, engine=engine), self.get(target, other_name, engine=engine)
         self._may_change(source, engine)
         self._may_change(target, engine)
@@ -557,6 +570,14 @@ class Hands:
             wanted = inode.mode | (0o700 if kind == "directory" else 0o600)
             if kind != "symlink" and wanted != inode.mode:
                 self._disk.change_attributes(inode, mode=wanted)
+
+    def spelled(self, path: str) -> str:
+        """A path as the disk writes its last name, which may have been there in another case."""
+        head, slash, name = path.rpartition("/")
+        try:
+            return head + slash + self._disk.spelled(self._at(path)[0], name)
+        except OSError:
+            return path
 
     # --- looking
 

@@ -51,9 +51,10 @@ class Disks:
         self.handles: dict[int, Handle] = {}
         self._next_fd = FIRST_FD
 
-    def add(self, name: str, *, has_exchange: bool = True) -> Disk:
+    def add(self, name: str, *, has_exchange: bool = True, folds_case: bool = False) -> Disk:
         """A new, empty disk."""
-        disk = self._disks[name] = Disk(name, self._chance, self._clock, self._tell, has_exchange)
+        disk = Disk(name, self._chance, self._clock, self._tell, has_exchange, folds_case)
+        self._disks[name] = disk
         return disk
 
     def of(self, name: str) -> Disk:

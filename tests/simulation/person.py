@@ -14,8 +14,14 @@ MANY_NAMES: Final = (
     *NAMES,
     *(f"{stem}{number}.txt" for stem in ("note", "Plan", "über") for number in range(12)),
 )
+CASES: Final = ("a", "A", "b", "B", "c.txt", "C.txt", "C.TXT", "sub", "SUB")
+"""Names that are few where case is folded."""
+
 TARGETS: Final = ("nowhere", "../outside", "a", "sub")
 
+
+ALIAS_MARK: Final = " (other spelling"
+"""What a name has that a device gives to what its disk has no name for: nobody is told of it."""
 
 MADE_DURABLE: Final = 0.7
 """How often a program makes durable what it saves."""
@@ -144,7 +150,7 @@ class Person:
     def _new_path(self) -> str:
         directory = self._chance.choice(["", *self._paths("directory")])
         name = self._chance.choice(self._names)
-        return f"{directory}/{name}" if directory else name
+        return self._hands.spelled(f"{directory}/{name}" if directory else name)
 
     def _content(self) -> bytes:
         self._written += 1
@@ -377,9 +383,11 @@ class Person:
             return "nothing"
         head, _, name = path.rpartition("/")
         target = f"{head}/{name.swapcase()}" if head else name.swapcase()
-        if target in self._hands.tree() or target == path:
+        if target in self._hands.tree() or target == path or ALIAS_MARK in path:
             return "nothing"
-        self._hands.rename(path, target)
+        between = f"{path}.renamed"  # where case is folded nothing is renamed to itself
+        self._hands.rename(path, between)
+        self._hands.rename(between, target)
         self._replaced(target, path)
         return f"case {path}"
 

@@ -19,14 +19,15 @@ from msgspec import Struct
 
 from agent.commit import MESSAGE_SIZE_BYTES
 from agent.folder import CONFLICT_MARK
+from agent.trees import Tree
 from broker.messages import decode_content, decode_entry
 from broker.model import ROOT, Kind
 from tests.simulation.cloud import Cloud, Weather
 from tests.simulation.device import SimulatedDevice
-from tests.simulation.disk import Ambush, Hands
+from tests.simulation.disk import Ambush
 from tests.simulation.kernel import Disks, installed
 from tests.simulation.loop import LIFE, SimulatedLoop, Site, StuckError
-from tests.simulation.person import MANY_NAMES, NAMES, Person, Record
+from tests.simulation.person import ALIAS_MARK, CASES, MANY_NAMES, NAMES, Person, Record
 from tests.simulation.world import Watcher, patched
 
 POWER_LOSS: Final = 0.3
@@ -41,6 +42,9 @@ CALM: Final = 0.15
 
 FORGETFUL: Final = 0.08
 """How often databases get lost: what was edited since the last commit may then well be kept beside."""
+
+FOLDING: Final = 0.15
+"""How often some of the disks take names for one that differ in case alone."""
 
 REST_S: Final = 3600.0
 """How long, by the simulated clock, everything may take to come to rest."""
@@ -118,7 +122,8 @@ class _Run:
         self.record = Record()
         self.forgetful = self.chance.random() < FORGETFUL
         self.calm = not self.forgetful and self.chance.random() < CALM
-        self.names = self.chance.choice([NAMES, MANY_NAMES])
+        self.folding = self.chance.random() < FOLDING
+        self.names = CASES if self.folding else self.chance.choice([NAMES, MANY_NAMES])
         self.disks = Disks(self.chance, self.loop.wall_ns, self.watcher.tell)
         self.devices: list[SimulatedDevice] = []
         self.people: dict[str, Person] = {}
@@ -180,7 +185,11 @@ class _Run:
     async def _add_device(self, name: str) -> None:
         home = self.home / name
         home.mkdir()
-        disk = self.disks.add(name, has_exchange=self.chance.random() < 0.8)
+        disk = self.disks.add(
+            name,
+            has_exchange=self.chance.random() < 0.8,
+            folds_case=self.folding and self.chance.random() < 0.5,
+        )
         disk.shown = partial(self._shown, name)
         if self.options.trace:
             disk.changed = partial(self._changed, name)
@@ -455,7 +464,7 @@ class _Run:
     def _check(self) -> None:
         verdict, record = self.verdict, self.record
         verdict.doubled = self.cloud.counts["doubled"]
-        trees = {device.name: self.disks.of(device.name).hands.describe() for device in self.devices}
+        trees = {device.name: self._describe(device) for device in self.devices}
         first = self.devices[0].name
         for name, tree in trees.items():
             for path in sorted(tree.keys() | trees[first].keys()):
@@ -467,8 +476,26 @@ class _Run:
         kept = self._history_of_copies()
         for data in sorted(record.living - shown - kept):
             verdict.lost.append(repr(data[:60]))
-        self._check_names(self.disks.of(first).hands)
+        self._check_names(trees[first])
+        self._check_aliases()
         self._check_leftovers()
+
+    def _describe(self, device: SimulatedDevice) -> dict[str, tuple[object, ...]]:
+        """What a device has, by the names that the others know: its disk may have called some of it otherwise."""
+        seen = self.disks.of(device.name).hands.describe()
+        if device.folder is None:
+            return seen
+        local = device.folder.replica.trees.local
+        return {own_path(local, path): found for path, found in seen.items()}
+
+    def _check_aliases(self) -> None:
+        """Nobody is ever told of an alias."""
+        if self.forgetful:
+            return  # with the database the aliases are lost
+        for entry, _ in self.cloud.store.journal[self.cloud.workspace_id]:
+            for operation in decode_entry(entry).operations:
+                if ALIAS_MARK in getattr(operation, "name", ""):
+                    self.verdict.broken.append(f"others were told of an alias: {operation}")
 
     def _history_of_copies(self) -> set[bytes]:
         """Contents that are versions of what was a conflict copy once: later losses go there."""
@@ -486,11 +513,10 @@ class _Run:
                 found.add(b"".join(self.cloud.chunks[chunk.hash] for chunk in content.chunks))
         return found
 
-    def _check_names(self, hands: Hands) -> None:
+    def _check_names(self, tree: dict[str, tuple[object, ...]]) -> None:
         """Each conflict copy must be explained."""
         if self.forgetful:
             return
-        tree = hands.describe()
         for path in tree:
             name = path.rpartition("/")[2]
             stem, mark, rest = name.partition(CONFLICT_MARK)
@@ -526,6 +552,17 @@ class _Run:
                 and (parent is None or parent.deleted or parent.kind is not Kind.DIRECTORY)
             ):
                 self.verdict.broken.append(f"{node.name!r} is an orphan")
+
+
+def own_path(local: Tree, path: str) -> str:
+    """A path on disk, by the names that its nodes have elsewhere."""
+    names: list[str] = []
+    at = ""
+    for name in path.split("/"):
+        at = f"{at}/{name}" if at else name
+        node = local.find(at)
+        names.append(name if node is None else node.name)
+    return "/".join(names)
 
 
 def _short(entry: object) -> str:

@@ -131,7 +131,7 @@ class Disk:
         return place.prepare(
             changes,
             path_before=self.tree.path,
-            path_after=overlay(self.tree, changes),
+            path_after=overlay(self.tree, changes, {}),
             prints=self.prints.get,
             staged=staged.get,
             remote=lambda node_id: None,

@@ -469,5 +469,5 @@ def test_paths_of_a_tree_that_is_still_to_come() -> None:
     run = started()
     d, e, h = (at(run.trees.local, path) for path in ("d", "d/e", "d/e/h"))
     changes = [Change(d, replace(d, name="x")), Change(e, replace(e, parent_id=ROOT)), Change(h, None)]
-    path = overlay(run.trees.local, changes)
+    path = overlay(run.trees.local, changes, {})
     assert [path(node.node_id) for node in (d, e, h)] == ["x", "e", None]

@@ -66,7 +66,7 @@ def some_trees(seed: int) -> tuple[Trees, random.Random]:
 def cut_off(tree: Tree, changes: Iterable[Change]) -> list[UUID]:
     """The nodes that would stand nowhere."""
     after = {change.node_id: change.after for change in changes}
-    path = overlay(tree, changes)
+    path = overlay(tree, changes, {})
     alive = [n for n in {*tree.nodes, *after} if n not in after or after[n] is not None]
     return [node_id for node_id in alive if path(node_id) is None]
 
