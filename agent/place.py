@@ -9,14 +9,14 @@ beside the new one when it is not what was planned against. Nothing is ever remo
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from uuid import UUID
 
 from msgspec import Struct, structs
 
 from agent.filesystem import STAGE, Root
 from agent.index import Print
-from agent.names import conflict_name
+from agent.names import Folding, conflict_name
 from agent.plan import Change
 from agent.trees import Node
 from broker.model import Kind, fold_name
@@ -196,12 +196,12 @@ def check(root: Root, intent: Intent) -> set[str]:
         Directories in which something is not as it was: look there, and plan again. Empty: go ahead.
     """
     wrong: set[str] = set()
-    fold = root.folding.fold
-    leaving = {
-        fold(step.source)
+    freed = {
+        root.folding.fold(step.source)
         for step in intent.steps
         if step.source is not None and (step.after is None or step.moves)
     }
+    made = {step.node.node_id: step for step in intent.steps if step.before is None}
     for step in intent.steps:
         if step.after is not None and step.target is None:
             wrong.add("")  # it would be cut off from the folder, and its old place be empty
@@ -209,10 +209,21 @@ def check(root: Root, intent: Intent) -> set[str]:
             now = root.look(step.source)
             if step.seen is None or now is None or not _is_as_seen(step, now, step.seen):
                 wrong.add(_parent(step.source))
-        landing = step.landing if step.source is None or step.moves else None
-        if landing is not None and fold(landing) not in leaving and _is_in_the_way(root, step, landing):
-            wrong.add(_parent(landing))
+        if step.landing is not None and (step.source is None or step.moves):
+            is_free = _is_free(step, made, freed, root.folding)
+            if not is_free and _is_in_the_way(root, step, step.landing):
+                wrong.add(_parent(step.landing))
     return wrong
+
+
+def _is_free(step: Step, made: Mapping[UUID, Step], freed: Collection[str], folding: Folding) -> bool:
+    """Whether what stands at a step's landing, or at that of a new directory around it, goes from there."""
+    at: Step | None = step
+    while at is not None and at.after is not None and at.landing is not None:
+        if folding.fold(at.landing) in freed:
+            return True
+        at = made.get(at.after.parent_id)
+    return False
 
 
 def _is_as_seen(step: Step, now: Print, seen: Print) -> bool:

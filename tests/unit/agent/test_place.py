@@ -115,6 +115,24 @@ def takes_the_name_above(disk: Disk) -> Intent:
     return disk.intend(changes, {NEW[0]: "fresh"})
 
 
+def makes_another_in_the_place(disk: Disk) -> Intent:
+    """A directory moves, and a new one gets its name, with a file in it that has the name of one in the old one."""
+    a = disk.node("a")
+    changes = [
+        Change(a, replace(a, name="x")),
+        Change(None, directory_at(ROOT, "a", NEW[1])),
+        Change(None, file_at(NEW[1], "one", "fresh")),
+    ]
+    return disk.intend(changes, {NEW[0]: "fresh"})
+
+
+def leaves_its_name(disk: Disk) -> Intent:
+    """A file moves into a directory, and a new one gets its name."""
+    top, a = disk.node("top"), disk.node("a")
+    moved = replace(top, parent_id=a.node_id, name="moved")
+    return disk.intend([Change(None, file_at(ROOT, "top", "fresh")), Change(top, moved)], {NEW[0]: "fresh"})
+
+
 def empties(disk: Disk) -> Intent:
     """The only thing in a directory moves out, and the directory goes."""
     three, sub = disk.node("b/sub/three"), disk.node("b/sub")
@@ -150,7 +168,8 @@ def sets_attributes(disk: Disk) -> Intent:
 
 SCENARIOS = [
     creates, replaces, deletes, swaps, rotates, inverts, empties, takes_over, changes_kind,
-    replaces_directories, sets_attributes, takes_the_name_above,
+    replaces_directories, sets_attributes, takes_the_name_above, makes_another_in_the_place,
+    leaves_its_name,
 ]  # fmt: skip
 
 OLD = {
@@ -180,6 +199,8 @@ EXPECTED: dict[Scenario, dict[str, str]] = {
     changes_kind: without("a/one", "a/two", a="a file", top="/"),
     replaces_directories: without("a/two", a__one="another"),
     sets_attributes: OLD,
+    makes_another_in_the_place: without("a/two", a__one="fresh", x="/", x__one="old a/one", x__two="old a/two"),
+    leaves_its_name: without(top="fresh", a__moved="old top"),
     takes_the_name_above: {
         "b": "/", "b/one": "old a/one", "b/two": "old a/two", "b/sub": "fresh",
         "b/new": "/", "b/new/sub": "/", "b/new/sub/three": "old b/sub/three", "top": "old top", "link": "-> top",
