@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import io
 import json
-from uuid import uuid4
+from uuid import UUID
 
 import pytest
 
 from tests.bad_input.wire import Http, Wire
 from tests.machines.stack import Service
+
+NOBODY = UUID(int=0xDEAD)
+"""No device has this id."""
+
 
 LINK = {"email": "a@example.com", "password": "x" * 8, "device_name": "d", "platform": "Linux"}
 
@@ -54,7 +58,7 @@ async def test_a_body_without_an_end_is_cut_off(service: Service):
 
 @pytest.mark.parametrize(
     "header",
-    ["", "Bearer", "Bearer x", "Bearer .", "Basic eDp5", f"Bearer {uuid4()}.secret", "Bearer \udcff"],
+    ["", "Bearer", "Bearer x", "Bearer .", "Basic eDp5", f"Bearer {NOBODY}.secret", "Bearer \udcff"],
 )
 async def test_credentials_that_are_none(service: Service, wire: Wire, header: str):
     path = f"/v1/workspaces/{wire.workspace_id}/chunks/read"
@@ -76,7 +80,7 @@ async def test_credentials_that_are_none(service: Service, wire: Wire, header: s
         ("POST", "/v1/workspaces/{own}/versions"),
         ("PUT", "/v1/bodies/none"),
         ("DELETE", "/v1/devices/none"),
-        ("DELETE", f"/v1/devices/{uuid4()}"),
+        ("DELETE", f"/v1/devices/{NOBODY}"),
         ("POST", "/v1/workspaces"),
     ],
 )

@@ -1,7 +1,7 @@
 """Nobody reads or writes what they are not a member of, and nobody learns what others have."""
 
 from collections.abc import Callable
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -12,13 +12,17 @@ Callers = Callable[[Device | None], Caller]
 CALLS = ["chunks", "chunks/missing", "chunks/read"]
 
 
+NOBODY = UUID(int=0xDEAD)
+"""No device has this id."""
+
+
 def secret_of(name: str) -> bytes:
     """Bytes that no other test has."""
     return f"{name} {uuid4()}".encode()
 
 
 @pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize("credential", [None, "nonsense", f"{uuid4()}.secret", "wrong secret", "revoked"])
+@pytest.mark.parametrize("credential", [None, "nonsense", f"{NOBODY}.secret", "wrong secret", "revoked"])
 async def test_no_valid_credential_is_401(
     world: World, caller: Callers, call: str, credential: str | None
 ) -> None:
