@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable
 from typing import Final
 from uuid import UUID
 
-import msgspec
 import structlog
 
 from agent import place
@@ -21,7 +20,7 @@ from agent.filesystem import STAGE
 from agent.finish import finish, in_thread
 from agent.index import Batch, Print
 from agent.patience import Patience
-from agent.place import Intent, Outcome, Staged
+from agent.place import Intent, Outcome, Staged, decode_intent
 from agent.plan import Adoption, Change, KeepAside, Plan, overlay, select
 from agent.replica import Replica, agree
 from agent.scan import Problem, printable
@@ -65,6 +64,8 @@ class Fetcher:
         self._may_run = may_run
         self._staged: dict[UUID, tuple[Node, Staged]] = {}
         self._busy: set[UUID] = set()
+        if replica.intent is not None:  # notices may come before it could be carried out
+            replica.placing = {step.node.node_id for step in decode_intent(replica.intent).steps}
 
     @property
     def is_done(self) -> bool:
@@ -106,8 +107,7 @@ class Fetcher:
         replica = self._replica
         if replica.intent is None:
             return True
-        intent = msgspec.msgpack.decode(replica.intent, type=Intent)
-        self._replica.placing = {step.node.node_id for step in intent.steps}
+        intent = decode_intent(replica.intent)
         log.info("placing.resumed", workspace_id=str(replica.workspace_id), steps=len(intent.steps))
         return await self._carry_out(intent)
 

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from uuid import UUID
 
+import msgspec
 from msgspec import Struct, structs
 
 from agent.filesystem import STAGE, Root
@@ -79,6 +80,11 @@ class Intent(Struct, frozen=True, array_like=True):
     steps: tuple[Step, ...]
     device: str
     date: str
+
+
+def decode_intent(data: bytes) -> Intent:
+    """An intent, as it was written down."""
+    return msgspec.msgpack.decode(data, type=Intent)
 
 
 class Outcome(Struct):

@@ -1,7 +1,6 @@
 """A device in a run: the real folder engine on a simulated disk, its start, its crashes, and its line to the service."""
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -171,8 +170,9 @@ class SimulatedDevice:
             ending.cancel()
             held.clear()
             running.cancel()
-            with contextlib.suppress(asyncio.CancelledError, HutchError):
-                await running
+            await asyncio.wait([running])  # an order to stop, which comes meanwhile, goes through
+            if not running.cancelled() and not isinstance(failure := running.exception(), HutchError | None):
+                raise failure
 
     def _befall(self, delivery: Delivery, held: list[Delivery]) -> list[Delivery]:
         """What the network makes of a message: lost, twice, or after the next one."""

@@ -42,6 +42,7 @@ class Record:
         ever: All contents that any file may rightly show.
         writes: Where each content comes from; equal ones may have been made more than once.
         deleted: Which people have deleted, or moved something over, a file of each content.
+        retimed: Which people have given a file of each content another time: it looks edited to who replaces it just then.
         touched: Which people have had to do with what bore a name, or with what was below it.
         replaced: Names at which somebody has put another thing than stood there: moved, swapped.
     """
@@ -51,6 +52,7 @@ class Record:
         self.ever: set[bytes] = {b""}
         self.writes: dict[bytes, list[Write]] = {}
         self.deleted: dict[bytes, set[str]] = {}
+        self.retimed: dict[bytes, set[str]] = {}
         self.touched: dict[str, set[str]] = {}
         self.replaced: set[str] = set()
         self._same: dict[str, str] = {}  # names that one thing has borne, as links to one of them
@@ -89,6 +91,8 @@ class Record:
         first = self._first(name)
         group = {other for other in self.touched if self._first(other) == first}
         people = {who for other in group for who in self.touched[other]}
+        if content is not None and device in self.retimed.get(content, ()):
+            return True
         if device in people and len(people) > 1 and group & self.replaced:
             return True
         if any(
@@ -374,6 +378,7 @@ class Person:
         path = self._some("file")
         if path is None:
             return "nothing"
+        self._record.retimed.setdefault(self._hands.read(path), set()).add(self._name)
         self._hands.utime(path, 1_500_000_000_000_000_000 + self._chance.randrange(10**15))
         return f"touch {path}"
 
