@@ -1,8 +1,12 @@
 """A device that has lost its database was away while others deleted: what it still has of that does not come back."""
 
+import asyncio
 from pathlib import Path
+from typing import Any
 
-from broker.errors import NotFound
+import pytest
+
+from broker.errors import NotFound, Unavailable
 from tests.agents.test_convergence import two
 from tests.agents.world import Device, Line
 
@@ -114,3 +118,84 @@ async def test_a_database_of_before_is_settled_as_a_lost_one(tmp_path: Path) -> 
     assert desktop.read("edited.txt") == b"edited by another"
     await laptop.stop()
     await desktop.stop()
+
+
+@pytest.mark.parametrize("call", ["deleted", "versions"])
+async def test_a_question_that_is_cut_off_is_asked_again(tmp_path: Path, monkeypatch, call: str) -> None:
+    """Nothing is told to the journal in between: what others have deleted would come back."""
+    world, laptop, desktop = await two(tmp_path)
+    for path in ("gone.txt", "docs/gone.txt", "kept.txt"):
+        laptop.write(path, path)
+    await world.settle()
+    await desktop.stop()
+    (laptop.path / "gone.txt").unlink()
+    (laptop.path / "docs/gone.txt").unlink()
+    await world.settle(laptop)
+    head = world.head
+    lose_database(desktop)
+    asked, answer = asyncio.Event(), getattr(Line, call)
+
+    def cut_off(self: Line, *arguments: Any) -> Any:
+        asked.set()
+        raise Unavailable("cut off")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Line, call, cut_off)
+        await desktop.start()
+        await asyncio.wait_for(asked.wait(), 30)
+        await desktop.stop()  # and the agent ends while it waits to ask again
+    assert getattr(Line, call) is answer
+    assert world.head == head
+    await desktop.start()
+    await world.settle()
+    assert world.head == head
+    assert sorted(desktop.tree()) == sorted(laptop.tree()) == ["docs", "kept.txt"]
+    await laptop.stop()
+    await desktop.stop()
+
+
+async def test_what_is_revived_between_the_question_and_its_answer_stays(tmp_path: Path, monkeypatch) -> None:
+    world, laptop, desktop = await two(tmp_path)
+    phone = await world.device("phone")
+    await phone.start()
+    laptop.write("gone.txt", "text")
+    await world.settle()
+    await desktop.stop()
+    await phone.stop()
+    (laptop.path / "gone.txt").unlink()
+    await world.settle(laptop)
+    lose_database(desktop)
+    phone.write("gone.txt", "text, edited: it is wanted after all")
+    answer, waiting, go_on = Line.versions, asyncio.Event(), asyncio.Event()
+
+    def versions(self: Line, *arguments: Any) -> Any:
+        stream = answer(self, *arguments)
+        return stream if self.device.name != "desktop" else _Held(stream, waiting, go_on)
+
+    monkeypatch.setattr(Line, "versions", versions)
+    await desktop.start()
+    await asyncio.wait_for(waiting.wait(), 30)
+    await phone.start()
+    await world.settle(laptop, phone)
+    go_on.set()
+    await world.settle()
+    assert desktop.tree() == laptop.tree() == phone.tree()
+    assert [*desktop.tree()] == ["gone.txt"]
+    assert desktop.read("gone.txt") == b"text, edited: it is wanted after all"
+    for device in (laptop, desktop, phone):
+        await device.stop()
+
+
+class _Held:
+    """An answer that comes when it is let go."""
+
+    def __init__(self, stream: Any, waiting: asyncio.Event, go_on: asyncio.Event) -> None:
+        self._stream, self._waiting, self._go_on = stream, waiting, go_on
+
+    async def __aenter__(self) -> Any:
+        self._waiting.set()
+        await self._go_on.wait()
+        return await self._stream.__aenter__()
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._stream.__aexit__(*error)

@@ -139,6 +139,22 @@ def test_a_folder_of_another_device_is_refused_unless_that_one_is_gone(linked: S
     assert linked("add", folder, "--adopt").code == 0
 
 
+def test_an_adopted_folder_is_known_to_have_been_synced(linked: Shell, tmp_path: Path):
+    """Its generation stays, so that old copies of what others have deleted are known for what they are."""
+    folder = tmp_path / "docs"
+    linked("add", folder)
+    marker = read_marker(folder)
+    assert marker is not None
+    for other, generation in ((marker.workspace_id, 4), (UUID(int=5), 0)):
+        linked("remove", folder)
+        write_marker(folder, Marker(workspace_id=other, device_id=UUID(int=6), generation=4))
+        assert linked("add", folder, "--adopt").code == 0
+        adopted = read_marker(folder)
+        assert adopted is not None
+        assert adopted.generation == generation
+        assert adopted.workspace_id == marker.workspace_id
+
+
 @pytest.mark.parametrize(
     ("folder", "why"),
     [

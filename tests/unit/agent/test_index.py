@@ -7,10 +7,11 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from agent.index import _STEPS, Batch, Index, InFlight, Print, cursor_columns
+from agent.index import _STEPS, SCHEMA_VERSION, Batch, Index, InFlight, Print, cursor_columns
+from agent.trees import Node
 from broker.errors import Misconfigured
 from broker.messages import encode
-from broker.model import ROOT, Cursor
+from broker.model import ROOT, Cursor, Kind
 from tests.unit.agent.twosided import MANIFESTS, digest_of, new_directory, new_file, new_link
 
 WORKSPACE, OTHER = uuid4(), uuid4()
@@ -176,16 +177,30 @@ def test_a_database_that_cannot_be_opened_now_is_not_damaged(path: Path, monkeyp
     Index(path).close_now()
 
 
-async def test_a_database_of_the_first_version_is_taken_over(path: Path) -> None:
+@pytest.mark.parametrize("version", range(1, SCHEMA_VERSION))
+async def test_a_database_of_an_earlier_version_is_taken_over(path: Path, version: int) -> None:
     db = sqlite3.connect(path)
-    db.executescript(f"{_STEPS[0]} PRAGMA user_version = 1;")
+    db.executescript(f"{''.join(_STEPS[:version])} PRAGMA user_version = {version};")
     db.execute("INSERT INTO meta VALUES ('incarnation', ?)", (WORKSPACE.bytes,))
+    db.execute(
+        "INSERT INTO folders (workspace_id, generation, epoch, seq, chain) VALUES (?, 3, 1, 7, ?)",
+        (WORKSPACE.bytes, b"chain"),
+    )
     db.commit()
     db.close()
     index = Index(path)
     assert index.incarnation == WORKSPACE
-    _, trees = await index.load(WORKSPACE)
-    assert trees.copies == {}
+    state, trees = await index.load(WORKSPACE)
+    assert (state.generation, state.cursor, state.unclaimed) == (3, Cursor(1, 7, b"chain"), False)
+    assert (trees.copies, trees.local.aliases) == ({}, {})
+    batch = Batch()
+    batch.columns["unclaimed"] = 1
+    node = Node(node_id=UUID(int=5), parent_id=ROOT, name="A", kind=Kind.FILE)
+    batch.local[node.node_id], batch.aliases[node.node_id] = node, "A (other spelling)"
+    await index.write(state.key, batch)
+    state, trees = await index.load(WORKSPACE)
+    assert state.unclaimed
+    assert trees.local.path(node.node_id) == "A (other spelling)"
     await index.close()
 
 
