@@ -117,7 +117,7 @@ class Committer:
         """Put a request together, and store it. False: there is nothing to ask for now."""
         replica = self._replica
         plan = replica.plan()
-        if plan.adoptions or plan.asides or replica.is_behind:
+        if plan.adoptions or plan.asides or replica.is_behind or self._looker.rules_pending:
             return False
         may_delete = self._may_delete(plan)
         changes = select(

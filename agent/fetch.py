@@ -18,6 +18,7 @@ from agent.chunk import matches
 from agent.errors import DiskFull, is_disk_full
 from agent.filesystem import STAGE
 from agent.finish import finish, in_thread
+from agent.ignore import RULES_NAME
 from agent.index import Batch, Print
 from agent.patience import Patience
 from agent.place import Intent, Outcome, Staged, decode_intent
@@ -603,6 +604,8 @@ class Fetcher:
             s.staged for s in intent.steps if s.staged is not None and s.node.node_id not in outcome.placed
         ]
         await in_thread(self._stager.discard, left)
+        if any(RULES_NAME in (step.source, step.target) for step in intent.steps):
+            self._hint("")  # nothing is told of before it is known what to ignore now
         for step in intent.steps:
             node_id = step.node.node_id
             if step.staged is not None:

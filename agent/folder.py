@@ -225,7 +225,7 @@ class Folder:
             "cursor": replica.cursor.seq if replica.cursor else 0,
             "head": replica.head.seq if replica.head else 0,
             "placed": placed_seq(replica.cursor, replica.trees, plan.place),
-            "pending_up": len(plan.commit) + len(replica.trees.unread),
+            "pending_up": len(plan.commit) + len(trees.unread - trees.ignored),
             "pending_down": len(plan.place) + _missing(replica),
             "conflicts": sum(CONFLICT_MARK in node.name for node in replica.trees.local.nodes.values()),
             "aliases": [

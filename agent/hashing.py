@@ -72,7 +72,9 @@ class Hasher:
         nodes = [
             trees.local.nodes[node_id]
             for node_id in trees.unread
-            if node_id not in self._busy and self._not_before.get(node_id, 0.0) <= now
+            if node_id not in self._busy
+            and node_id not in trees.ignored
+            and self._not_before.get(node_id, 0.0) <= now
         ]
         if large:
             largest = max(nodes, key=_size, default=None)
@@ -83,7 +85,8 @@ class Hasher:
     @property
     def is_done(self) -> bool:
         """Whether every file that can be read was read."""
-        return self._replica.trees.unread <= self._unreadable
+        trees = self._replica.trees
+        return trees.unread <= self._unreadable | trees.ignored
 
     def is_filling(self) -> bool:
         """Whether small files are about to be known that were not looked at before, so that a commit gains by waiting."""
@@ -91,7 +94,7 @@ class Hasher:
         return any(
             trees.local.nodes[node_id].size <= _GROUP_SIZE_BYTES
             for node_id in trees.unread
-            if node_id not in self._tries
+            if node_id not in self._tries and node_id not in trees.ignored
         )
 
     async def run(self) -> None:
@@ -153,7 +156,8 @@ class Hasher:
 
     def _next_retry_s(self) -> float | None:
         """How long until the first of those that were put off may be tried again."""
-        unread, now = self._replica.trees.unread, asyncio.get_running_loop().time()
+        trees = self._replica.trees
+        unread, now = trees.unread - trees.ignored, asyncio.get_running_loop().time()
         times = [when for node_id, when in self._not_before.items() if node_id in unread]
         return max(0.01, min(times) - now) if times else None
 

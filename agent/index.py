@@ -74,7 +74,11 @@ CREATE TABLE aliases (                              -- what the disk calls a nod
 ) WITHOUT ROWID;
 """
 
-_STEPS: Final = (_SCHEMA, _COPIES, _UNCLAIMED, _ALIASES)
+_IGNORED: Final = """
+CREATE TABLE ignored (folder INTEGER NOT NULL, node_id BLOB NOT NULL, PRIMARY KEY (folder, node_id)) WITHOUT ROWID;
+"""
+
+_STEPS: Final = (_SCHEMA, _COPIES, _UNCLAIMED, _ALIASES, _IGNORED)
 """What each version of the schema adds to the one before."""
 
 SCHEMA_VERSION: Final = len(_STEPS)
@@ -140,6 +144,7 @@ class Batch:
         self.prints: dict[UUID, Print | None] = {}
         self.tombstones: dict[UUID, int | None] = {}
         self.unannounced: dict[UUID, bool] = {}
+        self.ignored: dict[UUID, bool] = {}
         self.copies: dict[UUID, UUID | None] = {}
         self.aliases: dict[UUID, str | None] = {}
         self.manifests: dict[bytes, FullContent] = {}
@@ -270,6 +275,8 @@ class Index:
         trees.tombstones = {UUID(bytes=row[0]): row[1] for row in rows}
         rows = self._db.execute("SELECT node_id FROM unannounced WHERE folder = ?", (key,))
         trees.unannounced = {UUID(bytes=row[0]) for row in rows}
+        rows = self._db.execute("SELECT node_id FROM ignored WHERE folder = ?", (key,))
+        trees.ignored = {UUID(bytes=row[0]) for row in rows}
         rows = self._db.execute("SELECT node_id, copy_id FROM copies WHERE folder = ?", (key,))
         trees.copies = {UUID(bytes=row[0]): UUID(bytes=row[1]) for row in rows}
         rows = self._db.execute("SELECT node_id, alias FROM aliases WHERE folder = ?", (key,))
@@ -318,6 +325,7 @@ class Index:
                 "prints",
                 "tombstones",
                 "unannounced",
+                "ignored",
                 "copies",
                 "aliases",
                 "lingering",
@@ -346,6 +354,7 @@ class Index:
             _write_rows(
                 db, "unannounced", 0, key, {k: () if v else None for k, v in batch.unannounced.items()}
             )
+            _write_rows(db, "ignored", 0, key, {k: () if v else None for k, v in batch.ignored.items()})
             _write_rows(
                 db, "copies", 1, key, {k: None if v is None else (v.bytes,) for k, v in batch.copies.items()}
             )

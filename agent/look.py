@@ -13,12 +13,14 @@ from uuid import UUID
 import structlog
 
 from agent import watch
+from agent.ignore import RULES_NAME
 from agent.index import Batch
 from agent.patience import jittered
 from agent.replica import Replica
-from agent.scan import UNREADABLE, Problem, RootGone, Sight, Unsteady, is_in_place, scan
+from agent.rules import RulesFile
+from agent.scan import UNREADABLE, Problem, RootGone, Sieve, Sight, Unsteady, is_in_place, scan
 from broker.errors import Retryable
-from broker.model import RESERVED_NAME, Kind
+from broker.model import RESERVED_NAME, ROOT, Kind
 
 log = structlog.get_logger()
 
@@ -28,6 +30,10 @@ GONE_LOOK_S: Final = 2.0
 UNSTEADY_LOOK_S: Final = 0.2
 _WATCH_STEP_MS: Final = 10
 _WATCH_QUIET_MS: Final = 40
+
+
+_RULES: Final = "\0rules"
+"""The key of the problem of rules that cannot be understood: no path, so that no look drops it."""
 
 
 class HalfPlaced(Retryable):
@@ -49,7 +55,9 @@ class Looker:
         self._full_done = 0
         self._in_place = True
         self._at_it = False
+        self._at_root = False
         self._vanished = -math.inf
+        self._rules = RulesFile(replica.root)
         self.watching = False
 
     @property
@@ -64,7 +72,7 @@ class Looker:
     @property
     def is_looking(self) -> bool:
         """Whether there is something that has not been looked at yet, or is being looked at."""
-        return bool(self._where) or self._at_it
+        return bool(self._where) or self._at_it or self._rules.is_waiting
 
     def hint(self, path: str, deep: bool = False) -> None:
         """Something may have changed in a directory (and, with `deep`, below it)."""
@@ -114,11 +122,11 @@ class Looker:
             return
         if where.get(""):
             self._full_begun += 1
-        self._at_it = True
+        self._at_it, self._at_root = True, "" in where
         try:
             await self._look(where)
         finally:
-            self._at_it = False
+            self._at_it = self._at_root = False
         self._replica.notify()
 
     async def _look(self, where: dict[str, bool]) -> None:
@@ -126,6 +134,8 @@ class Looker:
             async with self._replica.disk:
                 if self._replica.intent is not None:
                     raise HalfPlaced("a placing has begun, and waits for the disk")
+                await self._read_rules(where)
+                sieve = self._sieve(is_new=self._rules.is_new and bool(where.get("")))
                 sight = await asyncio.to_thread(
                     scan,
                     self._replica.root,
@@ -133,8 +143,11 @@ class Looker:
                     self._replica.prints,
                     where,
                     self._new_id,
+                    sieve,
                 )
                 await self._take(sight, where)
+                if sieve.is_new:
+                    self._rules.is_new = False
         except RootGone as error:
             self._miss(str(error), where)
             return
@@ -160,11 +173,51 @@ class Looker:
         self._where = {"": True, **where}
         asyncio.get_running_loop().call_later(GONE_LOOK_S, self._hinted.set)
 
+    # --- what is not to be looked at
+
+    @property
+    def rules_pending(self) -> bool:
+        """Whether other rules of what to ignore are about to hold: what they ignore shall not be told of before."""
+        if self._rules.is_waiting or self._rules.is_new or self._at_root or "" in self._where:
+            return True
+        replica = self._replica
+        told = replica.trees.remote.child(ROOT, RULES_NAME)
+        if told is None or told.node_id in replica.trees.local or told.node_id in replica.broken:
+            return False
+        return any(change.node_id == told.node_id for change in replica.plan().place)
+
+    async def _read_rules(self, where: dict[str, bool]) -> None:
+        """See whether the rules are others than at the last look; everything is looked at then."""
+        wait_s = await asyncio.to_thread(self._rules.read, asyncio.get_running_loop().time())
+        if wait_s is not None:
+            asyncio.get_running_loop().call_later(wait_s, self.hint, "")
+        elif self._rules.is_new:
+            if not where.get(""):
+                self._full_begun += 1
+            where[""] = True
+        self._replica.problems.pop(_RULES, None)
+        if self._rules.rules.problems:
+            text = "what of it cannot be understood is left out: " + "; ".join(self._rules.rules.problems)
+            self._replica.problems[_RULES] = Problem(RULES_NAME, "bad_rule", text)
+
+    def _sieve(self, *, is_new: bool) -> Sieve:
+        trees, in_flight = self._replica.trees, self._replica.in_flight
+        sent = {} if in_flight is None else in_flight.sent
+
+        def is_told(node_id: UUID) -> bool:
+            return node_id in trees.remote or node_id in trees.synced or node_id in sent
+
+        def is_wanted(parent_id: UUID, name: str) -> bool:
+            return trees.remote.child(parent_id, name) is not None
+
+        return Sieve(self._rules.rules, is_new, trees.ignored, is_told, is_wanted)
+
     async def _take(self, sight: Sight, where: dict[str, bool]) -> None:
         replica = self._replica
         batch = Batch()
         batch.local, batch.prints = dict(sight.local), dict(sight.prints)
         batch.aliases = dict(sight.aliases)
+        self._take_ignored(sight, batch)
         fresh = [
             node.node_id
             for node in sight.local.values()
@@ -173,12 +226,24 @@ class Looker:
         self._try_removals_again(batch)
         if any(node is None for node in sight.local.values()):
             self._vanished = asyncio.get_running_loop().time()
-        if batch.local or batch.prints or batch.aliases:
+        if batch.local or batch.prints or batch.aliases or batch.ignored:
             await replica.write(batch)
         self._note_problems(sight)
         paths = [path for node_id in fresh if (path := replica.trees.local.path(node_id)) is not None]
         if paths and not where.get(""):
             asyncio.get_running_loop().call_later(SECOND_LOOK_S, self._look_again, paths)
+
+    def _take_ignored(self, sight: Sight, batch: Batch) -> None:
+        """What the rules ignore from now on, or no more. Where one side lacks the latter, it is got anew from the other.
+
+        Else a change of the rules would delete what somebody has deleted while nobody was looking.
+        """
+        batch.ignored = dict(sight.ignored)
+        trees = self._replica.trees
+        for node_id in sight.freed:
+            is_here = batch.local.get(node_id, trees.local.get(node_id)) is not None
+            if not (is_here and node_id in trees.remote):
+                batch.synced[node_id] = None
 
     def _try_removals_again(self, batch: Batch) -> None:
         """A directory that could not be removed, since something unsynced was in it, has changed: it may be empty now."""

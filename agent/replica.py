@@ -125,7 +125,7 @@ class Replica:
     def plan(self) -> Plan:
         """What is to be done now. The same object until something changes. Empty before the first snapshot."""
         if self._plan is None:
-            held = {*self.parked, *self.broken}
+            held = {*self.parked, *self.broken, *self.trees.all_ignored()}
             began = time.perf_counter()
             self._plan = (
                 Plan()
@@ -159,6 +159,8 @@ class Replica:
         _merge(self.lingering, batch.lingering)
         for node_id, stays in batch.unannounced.items():
             (trees.unannounced.add if stays else trees.unannounced.discard)(node_id)
+        for node_id, is_ignored in batch.ignored.items():
+            (trees.ignored.add if is_ignored else trees.ignored.discard)(node_id)
         touched = {*batch.remote, *batch.local, *batch.synced}
         trees.touch(touched)
         self._forget_settled(batch, touched)
@@ -231,6 +233,7 @@ class Replica:
             batch.tombstones.update(dict.fromkeys(trees.tombstones))
             batch.copies.update(dict.fromkeys(trees.copies))
             batch.unannounced.update(dict.fromkeys(trees.unannounced, False))
+            batch.ignored.update(dict.fromkeys(trees.ignored, False))
             batch.columns.update(chain=None, seq=0, request=None, unclaimed=1)
             self.unclaimed = True
             self.cursor = self.head = self.in_flight = None

@@ -7,13 +7,14 @@ changes the local tree or places files.
 
 import os
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 from uuid import UUID
 
 from msgspec import Struct
 
 from agent.filesystem import Root, birth_ns, kind_of, print_of
+from agent.ignore import Rules
 from agent.index import Print
 from agent.marker import MARKER
 from agent.trees import UNHASHED, Node, Tree, replace
@@ -53,7 +54,9 @@ class Problem(Struct, frozen=True):
 class Sight(Struct, frozen=True):
     """What one scan saw. `local` and `prints` hold what differs from before: None for what has gone.
 
-    `aliases` holds nodes that bear another alias than before; None: none any more. `problems` are by path, as it is; `looked` are the directories whose listing is whole.
+    `aliases` holds nodes that bear another alias than before; None: none any more. `ignored` holds those that the rules
+    have begun (True) or ceased (False) to ignore; `freed` those of the latter that did not go with their directory.
+    `problems` are by path, as it is; `looked` are the directories whose listing is whole.
     """
 
     local: dict[UUID, Node | None]
@@ -61,6 +64,26 @@ class Sight(Struct, frozen=True):
     problems: dict[str, Problem]
     looked: set[str]
     aliases: dict[UUID, str | None]
+    ignored: dict[UUID, bool]
+    freed: set[UUID]
+
+
+class Sieve(Struct, frozen=True):
+    """What is not to be looked at.
+
+    Attributes:
+        rules: By which names are ignored.
+        is_new: Whether they differ from those of the last look: then what is known is asked for as well.
+        ignored: Known nodes that were ignored at the last look.
+        is_told: Whether others know a node: it is kept as it was known then; of all else nothing is known any more.
+        is_wanted: Whether others know another node by a name in a directory: what has that name here is seen.
+    """
+
+    rules: Rules
+    is_new: bool = False
+    ignored: Collection[UUID] = frozenset()
+    is_told: Callable[[UUID], bool] = lambda node_id: True
+    is_wanted: Callable[[UUID, str], bool] = lambda parent_id, name: False
 
 
 class _Object(Struct):
@@ -95,6 +118,7 @@ def scan(
     prints: Mapping[UUID, Print],
     where: Mapping[str, bool],
     new_id: Callable[[], UUID],
+    sieve: Sieve | None = None,
 ) -> Sight:
     """Look at some directories, or at all.
 
@@ -105,6 +129,7 @@ def scan(
         where: Directories by path, with whether to go into known sub-directories too; `{"": True}` is everything.
             Unknown and moved sub-directories are always entered.
         new_id: Makes ids for what has none.
+        sieve: What not to look at; None: nothing but what no folder should hold.
 
     Returns:
         What differs. Files whose bytes may have changed come with the digest `UNHASHED`.
@@ -114,7 +139,7 @@ def scan(
         Unsteady: When things moved whenever they were looked at.
     """
     _check_root(root)
-    look = _walk(root, local, prints, where, new_id)
+    look = _walk(root, local, prints, where, new_id, sieve or Sieve(Rules()))
     look.identify()
     sight = look.compare()
     _check_root(root)
@@ -139,10 +164,11 @@ def _walk(
     prints: Mapping[UUID, Print],
     where: Mapping[str, bool],
     new_id: Callable[[], UUID],
+    sieve: Sieve,
 ) -> "_Look":
     known = _known_directories(local, where)
     for _ in range(_TRIES):
-        look = _Look(root, local, prints, new_id)
+        look = _Look(root, local, prints, new_id, sieve)
         for path in sorted(known, key=lambda path: path.count("/") if path else -1):
             look.enter(path, known[path])
         if look.is_steady():
@@ -165,12 +191,20 @@ def _known_directories(local: Tree, where: Mapping[str, bool]) -> dict[str, bool
 
 class _Look:
     def __init__(
-        self, root: Root, local: Tree, prints: Mapping[UUID, Print], new_id: Callable[[], UUID]
+        self,
+        root: Root,
+        local: Tree,
+        prints: Mapping[UUID, Print],
+        new_id: Callable[[], UUID],
+        sieve: Sieve,
     ) -> None:
         self.root = root
         self.local = local
         self.prints = prints
         self.new_id = new_id
+        self.sieve = sieve
+        self.ignored: dict[UUID, bool] = {}
+        self.freed: set[UUID] = set()
         self.problems: dict[str, Problem] = {}
         self.objects: list[_Object] = []
         self.complete: dict[str, _Object | None] = {}  # directories whose listing is whole
@@ -202,7 +236,7 @@ class _Look:
         for name in path.split("/") if path else ():
             at = f"{at}/{name}" if at else name
             node = self.local.find(at)
-            if node is None or node.node_id not in self.prints:
+            if node is None or node.node_id not in self.prints or self._is_closed(node, at):
                 return None
             parent = _Object(
                 parent, node.name, at, node.kind, self.prints[node.node_id], node_id=node.node_id
@@ -325,6 +359,9 @@ class _Look:
                 self._keep(where)
                 self._problem(where, "mount", "another file system is mounted here: it is not synced")
                 return None
+            own_name = self._own_name(parent, name)
+            if self._is_ignored(parent, own_name, where, kind):
+                return None
             target = os.readlink(name, dir_fd=fd) if kind is Kind.SYMLINK else ""
         except FileNotFoundError:
             return None
@@ -334,7 +371,51 @@ class _Look:
         if kind is Kind.SYMLINK and (problem := target_problem(target)) is not None:
             self._problem(where, "bad_name", problem)
             return None
-        return _Object(parent, self._own_name(parent, name), where, kind, print_of(status, 0), target)
+        return _Object(parent, own_name, where, kind, print_of(status, 0), target)
+
+    # --- what is not to be looked at
+
+    def _is_ignored(self, parent: _Object | None, name: str, path: str, kind: Kind) -> bool:
+        parent_id = self._known_id(parent)
+        known = None if parent_id is None else self.local.child(parent_id, name)
+        if known is not None and not self.sieve.is_new and known.node_id not in self.sieve.ignored:
+            return False
+        if not self.sieve.rules.ignores(path, is_directory=kind is Kind.DIRECTORY):
+            return False
+        if known is not None and self._is_told(known):
+            self._set_aside(known)
+            return True
+        return parent_id is None or not self.sieve.is_wanted(parent_id, name)
+
+    def _is_closed(self, directory: Node, path: str) -> bool:
+        """Whether a known directory is ignored, with all that is in it."""
+        if not (self.sieve.is_new or directory.node_id in self.sieve.ignored):
+            return False
+        return self.sieve.rules.ignores(path, is_directory=True)
+
+    def _is_told(self, node: Node) -> bool:
+        """Whether others know a node, or one below it."""
+        is_told = self.sieve.is_told
+        return is_told(node.node_id) or any(
+            is_told(below.node_id) for below in self.local.below(node.node_id)
+        )
+
+    def _set_aside(self, node: Node) -> None:
+        """Keep what is known of a node, and of all below it, as it is."""
+        for each in (node, *self.local.below(node.node_id)):
+            self.kept.add(each.node_id)
+            if each.node_id not in self.sieve.ignored:
+                self.ignored[each.node_id] = True
+
+    def _is_gone_unseen(self, node: Node) -> bool:
+        """Whether a node that no listing shows is one of which nobody looks whether it is there."""
+        was = node.node_id in self.sieve.ignored
+        if not (was or self.sieve.is_new):
+            return False
+        path = self.local.path(node.node_id)
+        if path is None or not self._is_told(node):
+            return False
+        return self.sieve.rules.ignores(path, is_directory=node.kind is Kind.DIRECTORY)
 
     def _problem(self, path: str, code: str, message: str) -> None:
         self.problems[path] = Problem(printable(path), code, message)
@@ -473,11 +554,23 @@ class _Look:
             alias = item.name_on_disk if item.name_on_disk != item.name else None
             if alias != self.local.aliases.get(item.node_id):
                 aliases[item.node_id] = alias
-        for node_id in self._vanished():
+        gone = self._vanished()
+        for node_id in gone:
             changes[node_id] = None
             prints[node_id] = None
+        for node_id in self.sieve.ignored:
+            if node_id in gone or node_id in self.taken:
+                self.ignored[node_id] = False
+            if node_id in self.taken:
+                self.freed.add(node_id)
         return Sight(
-            local=changes, prints=prints, problems=self.problems, looked=set(self.complete), aliases=aliases
+            local=changes,
+            prints=prints,
+            problems=self.problems,
+            looked=set(self.complete),
+            aliases=aliases,
+            ignored=self.ignored,
+            freed=self.freed,
         )
 
     def _compare(
@@ -535,9 +628,13 @@ class _Look:
         ]
         for node in known:
             if node.node_id not in self.taken and node.node_id not in self.kept and node.node_id not in gone:
-                gone.add(node.node_id)
-                below = (inner.node_id for inner in self.local.below(node.node_id))
-                gone.update(node_id for node_id in below if node_id not in self.taken)
+                if self._is_gone_unseen(node):
+                    self._set_aside(node)
+                    continue
+                with_it = {node.node_id, *(inner.node_id for inner in self.local.below(node.node_id))}
+                gone |= with_it - self.taken.keys()
+                if node.node_id in self.sieve.ignored:
+                    self.freed |= with_it
         return gone - self.kept
 
 

@@ -211,6 +211,7 @@ class Trees:
         tombstones: The version of each remote deletion of a node that the disk or the merge base still has.
         copies: For a node whose content has lost on this device, the conflict copy that it was given.
         unannounced: Directories that another device deleted and that had to stay: they are told to nobody.
+        ignored: Nodes that the rules of this folder ignore: each device keeps what it has of them.
         dirty: Ids whose three states may differ. All others are equal in all three trees, or are in `unread`.
         unread: Local files whose content is not known. Those that only the disk has are not `dirty`: nothing can be
             decided of them yet, and there may be very many.
@@ -223,6 +224,7 @@ class Trees:
         self.tombstones: dict[UUID, int] = {}
         self.copies: dict[UUID, UUID] = {}
         self.unannounced: set[UUID] = set()
+        self.ignored: set[UUID] = set()
         self.dirty: set[UUID] = set()
         self.unread: set[UUID] = set()
 
@@ -247,6 +249,19 @@ class Trees:
         """Where all agree, one object stands in all three trees: most nodes do, most of the time."""
         if remote is not None and node_id in self.local and node_id in self.synced:
             self.local.nodes[node_id] = self.synced.nodes[node_id] = remote
+
+    def all_ignored(self) -> set[UUID]:
+        """Nodes that are ignored, and what others have put into such directories since."""
+        found = set(self.ignored)
+        for node_id in self.dirty if found else ():
+            way: list[UUID] = []
+            node = self.remote.get(node_id)
+            while node is not None and node.node_id not in found and len(way) <= len(self.remote):
+                way.append(node.node_id)
+                node = self.remote.get(node.parent_id)
+            if node is not None:
+                found.update(way)
+        return found
 
     def touch_all(self) -> None:
         """Look at every id again, as after loading."""

@@ -495,7 +495,8 @@ class _Run:
         for entry, _ in self.cloud.store.journal[self.cloud.workspace_id]:
             for operation in decode_entry(entry).operations:
                 name = getattr(operation, "name", "")
-                if ALIAS_MARK in name and name not in self.record.replaced:  # by which a person means a name
+                meant = name in self.record.replaced or CONFLICT_MARK in name
+                if ALIAS_MARK in name and not meant:
                     self.verdict.broken.append(f"others were told of an alias: {operation}")
 
     def _history_of_copies(self) -> set[bytes]:
