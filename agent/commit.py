@@ -8,6 +8,7 @@ from uuid import UUID
 
 import structlog
 
+from agent.caution import Caution
 from agent.index import Batch, InFlight
 from agent.look import Looker
 from agent.patience import Patience, next_delay_s
@@ -48,10 +49,8 @@ ANSWER_WAIT_S: Final = 20.0
 MESSAGE_SIZE_BYTES: Final = MAX_MESSAGE_SIZE_BYTES - 8 * 1024
 """How large a request may be to go as a message: the notice of it must fit as well."""
 
-FEW_DELETIONS: Final = 20
-MANY_QUIET_S: Final = 0.5
-MOST_QUIET_S: Final = 10.0
-"""How long nothing must have vanished before more than `FEW_DELETIONS`, or most of the folder, are told of."""
+FILLING_S: Final = 1.0
+"""How long what is ready waits for what was saved with it."""
 
 _USUAL_LIMIT: Final = 4_000
 _ENOUGH: Final = 1_000
@@ -88,6 +87,8 @@ class Committer:
         self._may_run = may_run
         self._is_filling = is_filling
         self._looker = looker
+        self._caution = Caution()
+        self._filling_since: float | None = None
         self._asking: asyncio.TimerHandle | None = None
         self._limit = _USUAL_LIMIT
         self._refusals = 0
@@ -126,7 +127,7 @@ class Committer:
             is_ready=lambda c: self._uploader.is_ready(c) and (may_delete or c.after is not None),
             tree=replica.trees.remote,
         )
-        if not changes or (len(changes) < _ENOUGH and self._is_filling()):
+        if not changes or (len(changes) < _ENOUGH and self._shall_wait()):
             return False
         manifests = await replica.manifests(self._digests(changes))
         if any(change.after is None for change in changes) and not await self._looker.check_in_place():
@@ -136,22 +137,35 @@ class Committer:
         await self._store(changes, manifests)
         return True
 
-    def _may_delete(self, plan: Plan) -> bool:
-        """Whether deletions may be told of now. What vanishes with a folder that is just being removed is none.
-
-        A few go at once. Many wait until the folder has been quiet for a moment, and most of a folder for longer: who
-        removes the folder itself has reached its mark by then, and that stops everything.
-        """
-        deletions = sum(change.after is None for change in plan.commit)
-        if deletions <= FEW_DELETIONS:
+    def _shall_wait(self) -> bool:
+        """Whether more of what was saved together is about to be ready. What is urgent does not wait for long."""
+        loop = asyncio.get_running_loop()
+        if not self._is_filling():
+            self._filling_since = None
+            return False
+        if self._filling_since is None:
+            self._filling_since = loop.time()
+        if loop.time() - self._filling_since < FILLING_S:
+            self._ask_later(FILLING_S)
             return True
-        is_most = deletions * 2 >= len(self._replica.trees.remote)
-        wait_s = (MOST_QUIET_S if is_most else MANY_QUIET_S) - self._looker.quiet_s()
+        self._filling_since = None
+        return False
+
+    def _may_delete(self, plan: Plan) -> bool:
+        """Whether deletions may be told of now; if not, it is asked again in time."""
+        deletions = sum(change.after is None for change in plan.commit)
+        if not deletions:
+            return True
+        live = len(self._replica.trees.remote)
+        wait_s = self._caution.wait_s(deletions, live, self._looker.quiet_s())
         if wait_s <= 0 and not self._looker.is_looking:
             return True
-        if self._asking is None:
-            self._asking = asyncio.get_running_loop().call_later(max(wait_s, 0.05), self._ask_again)
+        self._ask_later(max(wait_s, 0.05))
         return False
+
+    def _ask_later(self, wait_s: float) -> None:
+        if self._asking is None:
+            self._asking = asyncio.get_running_loop().call_later(wait_s, self._ask_again)
 
     def _ask_again(self) -> None:
         self._asking = None
@@ -186,6 +200,9 @@ class Committer:
             sent = self._sent(changes)
             if len(self._operations(changes, manifests)) == len(asked):
                 break  # they need each other: it is this, whole, or nothing
+        if len(asked) > MAX_OPERATIONS_PER_COMMIT:
+            self._park_all(changes)
+            return
         number = replica.number + 1
         staged = hashlib.sha256(body).digest() if len(body) > MESSAGE_SIZE_BYTES else None
         request = InFlight(number, body, staged, sent)
@@ -193,6 +210,7 @@ class Committer:
         batch.columns.update(number=number, request=encode(request))
         replica.number, replica.in_flight = number, request
         await replica.write(batch)
+        self._caution.tell(sum(change.after is None for change in changes))
         log.info(
             "commit.asked",
             workspace_id=str(replica.workspace_id),
@@ -356,21 +374,28 @@ class Committer:
     def _set_aside(self, conflict: Conflict, request: InFlight) -> None:
         """Park the node that was refused for good. A refusal of the whole is halved down to the nodes it is due to."""
         if conflict.node_id is not None:
-            self._park(conflict.node_id, conflict)
+            self._park_refused(conflict.node_id, conflict)
         elif len(request.sent) == 1 or conflict.code is ConflictCode.FORBIDDEN:
             for node_id in request.sent:
-                self._park(node_id, conflict)
+                self._park_refused(node_id, conflict)
 
-    def _park(self, node_id: UUID, conflict: Conflict) -> None:
+    def _park_refused(self, node_id: UUID, conflict: Conflict) -> None:
+        text = conflict.detail or _REFUSALS.get(conflict.code, "the service refused this")
+        self._park(node_id, str(conflict.code), text)
+
+    def _park(self, node_id: UUID, code: str, text: str) -> None:
         """Set aside what planning again cannot mend, and try it again much later: quotas and roles do change."""
         replica = self._replica
         path = replica.trees.local.path(node_id) or replica.trees.remote.path(node_id) or ""
-        replica.parked[node_id] = Problem(
-            printable(path),
-            str(conflict.code),
-            conflict.detail or _REFUSALS.get(conflict.code, "the service refused this"),
-        )
+        replica.parked[node_id] = Problem(printable(path), code, text)
         asyncio.get_running_loop().call_later(_RETRY_PARKED_S, self._unpark, node_id)
+
+    def _park_all(self, changes: Iterable[Change]) -> None:
+        """No commit may have so many changes, and none of these can go without the others."""
+        detail = f"more than {MAX_OPERATIONS_PER_COMMIT} changes that need each other: undo some of them"
+        for change in changes:
+            self._park(change.node_id, "too_many", detail)
+        self._replica.notify()
 
     def _unpark(self, node_id: UUID) -> None:
         if self._replica.parked.pop(node_id, None) is not None:

@@ -63,6 +63,7 @@ class Agent:
         self._service: Service | None = None
         self._publisher: Publisher | None = None
         self._changed = asyncio.Event()
+        self._comparing: asyncio.Task[None] | None = None
 
     # --- running
 
@@ -149,7 +150,7 @@ class Agent:
                 ]
                 log.info("agent.started", device_id=str(self._credential.device_id), folders=len(self._tasks))
                 await end
-                for task in [*tasks, *self._tasks.values()]:
+                for task in [*tasks, *self._tasks.values(), *([self._comparing] if self._comparing else [])]:
                     task.cancel()
         except BaseExceptionGroup as failures:
             raise _first(failures) from failures
@@ -221,7 +222,7 @@ class Agent:
             self._home.remove_folder(record.folder)
             await asyncio.to_thread(remove_marker, folder)
             assert self._index is not None
-            await self._index.forget(record.workspace_id)
+            await self._index.forget(record.workspace_id, record.folder)
             log.info("folder.removed", workspace_id=str(record.workspace_id))
 
     # --- the device's queue
@@ -272,8 +273,14 @@ class Agent:
 
     async def _on_connected(self) -> None:
         self._changed.set()
-        if self._group is not None:
-            self._group.create_task(self._compare_heads(), name="compare heads once")
+        if self._group is not None and (self._comparing is None or self._comparing.done()):
+            self._comparing = self._group.create_task(self._compare_until_told(), name="compare heads once")
+
+    async def _compare_until_told(self) -> None:
+        """The last notice may have been lost, with nothing after it: somebody has to tell how far the journal is."""
+        patience = Patience()
+        while not await self._compare_heads():
+            await patience.wait()
 
     async def _on_delivery(self, delivery: Delivery) -> None:
         try:

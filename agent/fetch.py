@@ -253,6 +253,8 @@ class Fetcher:
                     async for version in stream:
                         found.setdefault(version.node_id, []).append(decode_content(version.content))
             except Unavailable:
+                if self._replica.unclaimed:
+                    raise  # with no merge base an old copy would be taken for an edit
                 break
         return found
 

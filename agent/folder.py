@@ -108,6 +108,10 @@ class Folder:
             trees=trees,
             today=_today,
         )
+        if state.cursor is None and state.left_folder == record.folder:
+            replica.unclaimed = (
+                True  # it was taken off, and comes back: others may have deleted what lies here
+            )
         if state.generation < marker.generation:
             if state.cursor is not None:
                 log.warning("index.rolled_back", workspace_id=str(record.workspace_id))
@@ -172,10 +176,10 @@ class Folder:
             or cursor.chain != head.chain
         ):
             self.replica.tell_head(head)
-            if cursor is None or cursor.seq == head.seq or cursor.epoch != head.epoch:
-                self.receiver.ask()
-            elif cursor.seq < head.seq:
+            if cursor is not None and cursor.epoch == head.epoch and cursor.seq < head.seq:
                 self.receiver.expect(wait_s)
+            else:
+                self.receiver.ask()  # an older head was overtaken by a notice, or the service was set back: it can tell
 
     # --- for people
 
@@ -288,7 +292,7 @@ async def _next_generation(replica: Replica, path: Path, marker: Marker) -> None
     """
     generation = max(replica.generation, marker.generation) + 1
     batch = Batch()
-    batch.columns.update(generation=generation, unclaimed=int(replica.unclaimed))
+    batch.columns.update(generation=generation, unclaimed=int(replica.unclaimed), left_folder=None)
     await replica.index.write(replica.key, batch)
     await asyncio.to_thread(
         write_marker,

@@ -78,7 +78,11 @@ _IGNORED: Final = """
 CREATE TABLE ignored (folder INTEGER NOT NULL, node_id BLOB NOT NULL, PRIMARY KEY (folder, node_id)) WITHOUT ROWID;
 """
 
-_STEPS: Final = (_SCHEMA, _COPIES, _UNCLAIMED, _ALIASES, _IGNORED)
+_LEFT: Final = """
+ALTER TABLE folders ADD COLUMN left_folder TEXT;    -- where it was, when a person took the folder off; its number counts on
+"""
+
+_STEPS: Final = (_SCHEMA, _COPIES, _UNCLAIMED, _ALIASES, _IGNORED, _LEFT)
 """What each version of the schema adds to the one before."""
 
 SCHEMA_VERSION: Final = len(_STEPS)
@@ -162,6 +166,7 @@ class FolderState(Struct):
     request: InFlight | None
     intent: bytes | None
     unclaimed: bool
+    left_folder: str | None
     prints: dict[UUID, Print]
     lingering: dict[str, tuple[str, Print]]
 
@@ -247,7 +252,7 @@ class Index:
         db = self._db
         db.execute("INSERT OR IGNORE INTO folders (workspace_id) VALUES (?)", (workspace_id.bytes,))
         row = db.execute(
-            "SELECT folder, generation, epoch, seq, chain, number, request, intent, unclaimed FROM folders WHERE workspace_id = ?",
+            "SELECT folder, generation, epoch, seq, chain, number, request, intent, unclaimed, left_folder FROM folders WHERE workspace_id = ?",
             (workspace_id.bytes,),
         ).fetchone()
         key, ids = row[0], _Ids()
@@ -259,6 +264,7 @@ class Index:
             request=None if row[6] is None else msgspec.msgpack.decode(row[6], type=InFlight),
             intent=row[7],
             unclaimed=bool(row[8]),
+            left_folder=row[9],
             prints={ids[r[0]]: Print(*r[1:]) for r in db.execute(_SELECT_PRINTS, (key,))},
             lingering={
                 r[0]: (r[1], msgspec.msgpack.decode(r[2], type=Print))
@@ -309,11 +315,11 @@ class Index:
         """Write a batch durably, in one transaction."""
         await self._run(self._write, key, batch)
 
-    async def forget(self, workspace_id: UUID) -> None:
-        """Drop all that is known of a folder."""
-        await self._run(self._forget, workspace_id)
+    async def forget(self, workspace_id: UUID, folder: str) -> None:
+        """Drop all that is known of what a person has taken off, but where it was, and how far its requests were counted."""
+        await self._run(self._forget, workspace_id, folder)
 
-    def _forget(self, workspace_id: UUID) -> None:
+    def _forget(self, workspace_id: UUID, folder: str) -> None:
         row = self._db.execute(
             "SELECT folder FROM folders WHERE workspace_id = ?", (workspace_id.bytes,)
         ).fetchone()
@@ -329,9 +335,13 @@ class Index:
                 "copies",
                 "aliases",
                 "lingering",
-                "folders",
             ):
                 db.execute(f"DELETE FROM {table} WHERE folder = ?", row)  # noqa: S608  # our own names
+            db.execute(
+                "UPDATE folders SET generation = 0, epoch = 0, seq = 0, chain = NULL, request = NULL, intent = NULL,"
+                " unclaimed = 0, left_folder = ? WHERE folder = ?",
+                (folder, *row),
+            )
 
     def _write(self, key: int, batch: Batch) -> None:
         with _Transaction(self._db) as db:

@@ -586,12 +586,60 @@ def _choose(
         if node_id in blocked or node_id in chosen:
             continue
         group = closure([node_id], needs) - chosen
-        cost = sum(_rank(by_id[member], by_id) < _NESTED for member in group)
+        cost = _cost(group, by_id)
         if chosen and by_id[node_id].after is None and operations + cost > limit:
             continue
-        chosen |= group
-        operations += cost
+        for part in _in_order(group, needs) if operations + cost > limit else (group,):
+            if operations >= limit:
+                break
+            chosen |= part
+            operations += _cost(part, by_id)
     return chosen
+
+
+def _cost(group: Collection[UUID], by_id: Mapping[UUID, Change]) -> int:
+    return sum(_rank(by_id[member], by_id) < _NESTED for member in group)
+
+
+def _in_order(group: Collection[UUID], needs: Mapping[UUID, Iterable[UUID]]) -> Iterator[set[UUID]]:
+    """The smallest parts of a group that can go one after the other: each needs none but those before it.
+
+    Source: strongly connected components, by Tarjan's algorithm (1972), which gives them in this order.
+    """
+    number: dict[UUID, int] = {}
+    low: dict[UUID, int] = {}
+    open_ids: list[UUID] = []
+    is_open: set[UUID] = set()
+    for start in group:
+        if start in number:
+            continue
+        number[start] = low[start] = len(number)
+        open_ids.append(start)
+        is_open.add(start)
+        stack = [(start, iter(needs.get(start, ())))]
+        while stack:
+            node_id, needed = stack[-1]
+            for other in needed:
+                if other not in group:
+                    continue
+                if other not in number:
+                    number[other] = low[other] = len(number)
+                    open_ids.append(other)
+                    is_open.add(other)
+                    stack.append((other, iter(needs.get(other, ()))))
+                    break
+                if other in is_open:
+                    low[node_id] = min(low[node_id], number[other])
+            else:
+                stack.pop()
+                if stack:
+                    low[stack[-1][0]] = min(low[stack[-1][0]], low[node_id])
+                if low[node_id] == number[node_id]:
+                    part: set[UUID] = set()
+                    while node_id not in part:
+                        part.add(open_ids.pop())
+                    is_open -= part
+                    yield part
 
 
 def _rank(change: Change, by_id: Mapping[UUID, Change]) -> int:

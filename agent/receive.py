@@ -121,6 +121,8 @@ class Receiver:
             self._heads.clear()
             self.ask()
             return
+        if notice.head.seq == replica.cursor.seq and notice.head.chain != replica.cursor.chain:
+            self.ask()  # the service has another entry there: it was set back
         self._heads[notice.head.seq] = notice.head.chain
         await self._take_early()
         if self._early:

@@ -71,7 +71,7 @@ class Uploader:
         while True:
             changed.clear()
             await self._may_run.wait()
-            nodes = self._group(self._wanted(small=small), small)
+            nodes = self._group(self._wanted(small=small), small=small)
             if not nodes:
                 await changed.wait()
                 continue
@@ -114,10 +114,14 @@ class Uploader:
             if change.after is not None and change.after.size <= SMALL_SIZE_BYTES
         }
 
-    @staticmethod
-    def _group(nodes: list[Node], small: bool) -> list[Node]:
+    def _group(self, nodes: list[Node], *, small: bool) -> list[Node]:
+        """What goes in one round. What was saved last goes first: a person waits for that, and not for the bulk before it."""
         if not small:
             return sorted(nodes, key=lambda node: node.size)[:1]
+        prints = self._replica.prints
+        nodes = sorted(
+            nodes, key=lambda node: -prints[node.node_id].ctime_ns if node.node_id in prints else 0
+        )
         group: list[Node] = []
         total = 0
         for node in nodes[:_GROUP_FILES]:

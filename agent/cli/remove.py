@@ -54,6 +54,6 @@ async def _forget(home: Home, record: FolderRecord) -> None:
         return
     index = await asyncio.to_thread(Index, home.index_path)
     try:
-        await index.forget(record.workspace_id)
+        await index.forget(record.workspace_id, record.folder)
     finally:
         await index.close()

@@ -4,6 +4,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +25,7 @@ from metadata.server.housekeeping import keep_house
 from metadata.server.metrics import Metrics
 from metadata.server.services import POOL_SIZE, SERVICES, Services
 from metadata.server.settings import Settings
+from metadata.server.workspaces import tell_membership
 
 STOP_TIMEOUT_S: Final = 15.0
 CANCEL_TIMEOUT_S: Final = 2.0
@@ -84,7 +86,12 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
                 pool=pool,
                 registry=registry,
                 catch_up=CatchUp(pool),
-                follower=Follower(registry, management, on_repaired=metrics.repairs.inc),
+                follower=Follower(
+                    registry,
+                    management,
+                    on_repaired=metrics.repairs.inc,
+                    tell=partial(tell_membership, publisher),
+                ),
                 publisher=publisher,
                 metrics=metrics,
             )

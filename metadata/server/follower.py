@@ -6,7 +6,7 @@ when the broker was lost and came back empty.
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final
 from uuid import UUID
 
@@ -40,6 +40,7 @@ class Follower:
         registry: What should be.
         management: What is. Open, and of the virtual host that is ours.
         on_repaired: Called with the number of differences that a comparison mended.
+        tell: Called with the queues of devices that a comparison has mended: they may have missed something meanwhile.
     """
 
     def __init__(
@@ -47,10 +48,12 @@ class Follower:
         registry: Registry,
         management: Management,
         on_repaired: Callable[[int], None] = lambda count: None,
+        tell: Callable[[Mapping[UUID, str]], Awaitable[None]] | None = None,
     ) -> None:
         self._registry = registry
         self._management = management
         self._on_repaired = on_repaired
+        self._tell = tell
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._poked = asyncio.Event()
         self.healthy = False
@@ -165,8 +168,14 @@ class Follower:
                 return 0
             await self._management.ensure_topology()
             state = await self._look()
-            found = find_differences(state, await self._registry.desired_devices())
+            desired = await self._registry.desired_devices()
+            found = find_differences(state, desired)
             await self.follow_all(found.devices)
+            if self._tell is not None:
+                mended = {*found.devices}
+                await self._tell(
+                    {d.device_id: d.queue_name for d in desired if d.device_id in mended and not d.revoked}
+                )
             for queue in found.queues:
                 await self._management.delete_queue(queue)
             return len(found.devices) + len(found.queues)

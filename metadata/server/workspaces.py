@@ -1,5 +1,6 @@
 """A user's workspaces: which there are, where their journals stand, and new ones."""
 
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
@@ -7,12 +8,13 @@ import structlog
 from aiohttp import web
 from msgspec import Struct
 
+from broker.connection import Publisher
 from broker.errors import HutchError, Refused
 from broker.messages import MembershipChanged, encode
 from metadata.accounts import label_problem
 from metadata.registry import Credential, Workspace
 from metadata.server.answers import json_answer, read_json
-from metadata.server.services import SERVICES, Services
+from metadata.server.services import SERVICES
 
 HINT_TIMEOUT_S = 5.0
 
@@ -73,15 +75,15 @@ async def make_workspace(request: web.Request, caller: Credential) -> web.Stream
     devices = await services.registry.member_devices(workspace.workspace_id)
     others = {device_id: queue for device_id, queue in devices.items() if device_id != caller.device_id}
     await services.follower.follow_all(others)
-    await _tell(services, others)
+    await tell_membership(services.publisher, others)
     return json_answer(describe(workspace))
 
 
-async def _tell(services: Services, queues: dict[UUID, str]) -> None:
-    """A hint, no more: a device that misses it finds out when it compares heads."""
+async def tell_membership(publisher: Publisher, queues: Mapping[UUID, str]) -> None:
+    """Have devices compare heads. A hint, no more: a device that misses it does so every quarter of an hour."""
     body = encode(MembershipChanged())
     for device_id, queue in queues.items():
         try:
-            await services.publisher.publish("", queue, body, timeout_s=HINT_TIMEOUT_S)
+            await publisher.publish("", queue, body, timeout_s=HINT_TIMEOUT_S)
         except HutchError as error:
             log.warning("membership_notice.lost", device_id=str(device_id), error=str(error))

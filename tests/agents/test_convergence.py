@@ -3,13 +3,16 @@
 import hashlib
 import random
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from agent.trees import Tree
 from broker.messages import decode_content
 from tests.agents.people import Person
 from tests.agents.world import Device, World
+from tests.filesystems.people import until
 
 
 def kept_versions(world: World) -> set[str]:
@@ -163,8 +166,60 @@ async def test_removing_the_folder_itself_deletes_nothing_elsewhere(tmp_path: Pa
     await desktop.stop()
 
 
+async def test_however_slowly_a_folder_is_removed_nothing_is_deleted_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a network share, or to another disk's trash, one file goes after the other."""
+    monkeypatch.setattr(
+        "agent.caution.FEW_QUIET_S", 5.0
+    )  # a slow machine is to look at each before the time is up
+    monkeypatch.setattr("agent.caution.MANY_QUIET_S", 7.0)
+    world, laptop, desktop = await two(tmp_path)
+    for number in range(60):
+        laptop.write(f"{number}.txt", f"content {number}")
+    await world.settle()
+    before, seq = desktop.tree(), world.head.seq
+    local = laptop.folder.replica.trees.local
+    for number in range(60):
+        (laptop.path / f"{number}.txt").unlink()
+        await until(world, partial(_is_gone, local, f"{number}.txt"))
+    shutil.rmtree(laptop.path)
+    await laptop.folder.looker.look_at_all()
+    await world.settle(desktop)
+    assert (desktop.tree(), world.head.seq) == (before, seq)
+    await laptop.stop()
+    await desktop.stop()
+
+
+def _is_gone(tree: Tree, path: str) -> bool:
+    return tree.find(path) is None
+
+
+async def test_a_service_that_was_set_back_within_its_epoch_is_noticed(tmp_path: Path) -> None:
+    """A standby that lagged was promoted: nobody has raised the epoch."""
+    world, laptop, desktop = await two(tmp_path)
+    laptop.write("first.txt", "first")
+    await world.settle()
+    backup = world.backup()
+    for number in range(3):
+        laptop.write(f"lost {number}.txt", f"lost {number}")
+        await world.settle()
+    await desktop.stop()
+    world.restore(backup, new_epoch=False)
+    await desktop.start()
+    desktop.write("new.txt", "new")
+    await until(world, lambda: world.head.seq >= 2)
+    laptop.folder.compare_head(world.head)  # as it does when it connects, and every quarter of an hour
+    await until(world, lambda: (laptop.path / "new.txt").exists())
+    await world.settle()
+    assert laptop.tree() == desktop.tree()
+    assert sorted(laptop.tree()) == ["first.txt", *(f"lost {number}.txt" for number in range(3)), "new.txt"]
+    await laptop.stop()
+    await desktop.stop()
+
+
 async def test_emptying_a_folder_empties_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.commit.MOST_QUIET_S", 0.2)
+    monkeypatch.setattr("agent.caution.MOST_QUIET_S", 0.2)
     world, laptop, desktop = await two(tmp_path)
     for number in range(60):
         laptop.write(f"{number % 4}/{number}.txt", f"content {number}")

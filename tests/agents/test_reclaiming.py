@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from agent.index import Index
+from agent.marker import remove_marker
 from broker.errors import NotFound, Unavailable
 from tests.agents.test_convergence import two
 from tests.agents.world import Device, Line
@@ -116,6 +118,59 @@ async def test_a_database_of_before_is_settled_as_a_lost_one(tmp_path: Path) -> 
     assert desktop.tree() == laptop.tree()
     assert sorted(desktop.tree()) == ["edited.txt", "kept.txt"]
     assert desktop.read("edited.txt") == b"edited by another"
+    await laptop.stop()
+    await desktop.stop()
+
+
+async def test_old_copies_are_known_when_the_service_is_busy_for_a_moment(
+    tmp_path: Path, monkeypatch
+) -> None:
+    """With no merge base an old version is no edit; a service that cannot tell just now is asked again."""
+    world, laptop, desktop = await two(tmp_path)
+    laptop.write("text", "old")
+    await world.settle()
+    await desktop.stop()
+    laptop.write("text", "new")
+    await world.settle(laptop)
+    lose_database(desktop)
+    answer, refusals = Line.versions, 3
+
+    def busy(self: Line, *arguments: Any) -> Any:
+        nonlocal refusals
+        refusals -= 1
+        if refusals >= 0:
+            raise Unavailable("too many are asking just now")
+        return answer(self, *arguments)
+
+    monkeypatch.setattr(Line, "versions", busy)
+    await desktop.start()
+    await world.settle()
+    assert desktop.tree() == laptop.tree()
+    assert [*desktop.tree()] == ["text"]
+    assert desktop.read("text") == b"new"
+    await laptop.stop()
+    await desktop.stop()
+
+
+async def test_a_folder_that_was_taken_off_and_comes_back_brings_nothing_back(tmp_path: Path) -> None:
+    """`hutch remove`, and `hutch add` a while later."""
+    world, laptop, desktop = await two(tmp_path)
+    for path in ("gone.txt", "kept.txt"):
+        laptop.write(path, path)
+    await world.settle()
+    number = desktop.folder.replica.number
+    await desktop.stop()
+    index = Index(desktop.home / "index.sqlite")
+    await index.forget(world.workspace_id, str(desktop.path))
+    await index.close()
+    remove_marker(desktop.path)
+    (laptop.path / "gone.txt").unlink()
+    await world.settle(laptop)
+    desktop.write("new.txt", "new")
+    await desktop.start()
+    await world.settle()
+    assert sorted(desktop.tree()) == sorted(laptop.tree()) == ["kept.txt", "new.txt"]
+    assert desktop.folder.replica.number > number
     await laptop.stop()
     await desktop.stop()
 

@@ -102,12 +102,12 @@ class World:
         """What the service holds now."""
         return pickle.dumps(self.store)
 
-    def restore(self, backup: bytes) -> None:
-        """Put a backup in place, under a new epoch."""
+    def restore(self, backup: bytes, *, new_epoch: bool = True) -> None:
+        """Put a backup in place, under a new epoch as it should be."""
         self.store = pickle.loads(backup)  # our own bytes
         workspace = self.store.workspaces[self.workspace_id]
         self.store.workspaces[self.workspace_id] = msgspec.structs.replace(
-            workspace, epoch=workspace.epoch + 1
+            workspace, epoch=workspace.epoch + int(new_epoch)
         )
 
     async def commit(self, device_id: UUID, body: bytes) -> None:

@@ -6,7 +6,7 @@ from tests.e2e.device import Pair
 from tests.e2e.real_input import there_and_back
 from tests.e2e.stack import Stack
 
-BIG_BYTES = 64_000_000
+BIG_BYTES = 1_000_000_000
 
 
 @pytest.mark.timeout(600)

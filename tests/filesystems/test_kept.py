@@ -56,7 +56,7 @@ PATHS = {"a path of more than 4,096 bytes": LONG, "a hundred levels": ["deeper"]
 async def test_however_deep_and_long_a_path_is_it_arrives_changes_and_goes(
     pair: Make, mounts: Mounts, monkeypatch: pytest.MonkeyPatch, mount, names: list[str]
 ) -> None:
-    monkeypatch.setattr("agent.commit.MOST_QUIET_S", 0.2)
+    monkeypatch.setattr("agent.caution.MOST_QUIET_S", 0.2)
     world, laptop, desktop = await pair()
     mount(mounts, desktop.path)
     await laptop.start()

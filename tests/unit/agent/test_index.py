@@ -93,9 +93,15 @@ async def test_none_drops_a_row_and_other_folders_keep_theirs(index: Index) -> N
     assert len((await index.load(OTHER))[1].remote) == 2
     await index.drop_unused_manifests()
     assert await index.manifests([digest_of("xy")]) != {}
-    await index.forget(OTHER)
+    number = (await index.load(OTHER))[0].number
+    assert number > 0
+    await index.forget(OTHER, "/home/ada/docs")
     await index.drop_unused_manifests()
     assert await index.manifests([digest_of("xy")]) == {}
+    state, trees = await index.load(OTHER)
+    assert (len(trees.remote), state.cursor, state.prints, state.generation) == (0, None, {}, 0)
+    # What was asked once is never asked again under the same number.
+    assert (state.number, state.left_folder) == (number, "/home/ada/docs")
 
 
 async def test_a_batch_is_written_whole_or_not_at_all(path: Path) -> None:

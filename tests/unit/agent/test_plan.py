@@ -444,11 +444,41 @@ def test_a_selection_takes_along_what_it_needs() -> None:
     made, local = planned(run), run.trees.local
     by_id = {change.node_id: change for change in made.commit}
     deep = at(local, "n/m/a").node_id
-    chosen = select([by_id[deep], *made.commit], limit=1, is_ready=lambda change: True)
+    chosen = select([by_id[deep], *made.commit], limit=3, is_ready=lambda change: True)
     assert ids(tuple(chosen)) >= {deep, at(local, "n").node_id, at(local, "n/m").node_id}
     unready = select(made.commit, limit=99, is_ready=lambda change: change.node_id != at(local, "n").node_id)
     assert deep not in ids(tuple(unready))
     assert at(local, "f").node_id in ids(tuple(unready))
+
+
+def chain(length: int, *, closed: bool) -> tuple[Tree, list[Change]]:
+    """Files that each take the name of the next one; `closed`: the last one that of the first."""
+    nodes = [new_file(UUID(int=1 + number), ROOT, str(number), "x") for number in range(length)]
+    ends = [str(number + 1) for number in range(length)]
+    if closed:
+        ends[-1] = "0"
+    return Tree(nodes), [
+        Change(node, replace(node, name=name)) for node, name in zip(nodes, ends, strict=True)
+    ]
+
+
+def test_a_chain_that_is_longer_than_a_commit_goes_in_parts_from_its_free_end() -> None:
+    tree, changes = chain(5_000, closed=False)
+    rounds = 0
+    while changes:
+        chosen = select(changes, limit=1_000, is_ready=lambda change: True, tree=tree)
+        assert 0 < len(chosen) <= 1_000
+        tree.update({change.node_id: change.after for change in chosen})
+        assert len(tree.children(ROOT)) == 5_000, "a name was taken twice"
+        gone = {change.node_id for change in chosen}
+        changes = [change for change in changes if change.node_id not in gone]
+        rounds += 1
+    assert rounds == 5
+
+
+def test_a_ring_goes_whole_however_long() -> None:
+    tree, changes = chain(5_000, closed=True)
+    assert len(select(changes, limit=1_000, is_ready=lambda change: True, tree=tree)) == 5_000
 
 
 def test_changes_of_one_entry_go_together() -> None:

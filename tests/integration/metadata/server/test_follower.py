@@ -9,6 +9,7 @@ import metadata.server.follower
 from broker import topology
 from broker.errors import Unavailable
 from broker.management import Management, hash_password
+from broker.messages import MembershipChanged, decode_inbox
 from metadata.server.follower import Follower
 from tests.integration.metadata.server.house import (
     connect,
@@ -53,6 +54,8 @@ async def test_whatever_a_device_lacks_is_mended(own_house, management):
         assert (await management.list_permissions())[user] == rights, what
         async with await connect(device) as connection:
             arrived = await consume(connection, device.queue)
+            # It is told to compare heads: while it was not as it should be, it may have missed a change.
+            assert decode_inbox(await wait_message(arrived)) == MembershipChanged(), what
             await own_house.publish_change(workspace_id, b"news")
             assert await wait_message(arrived) == b"news", what
 
@@ -132,6 +135,7 @@ async def test_a_broker_that_was_lost_and_came_back_empty_is_built_anew(own_hous
     for device in devices:
         async with await connect(device) as connection:
             arrived = await consume(connection, device.queue)
+            assert decode_inbox(await wait_message(arrived)) == MembershipChanged()
             await own_house.publish_change(workspace_id, b"news")
             assert await wait_message(arrived) == b"news"
 
