@@ -1482,7 +1482,7 @@ p-in-q-deletes-r
   q-in-r           both    r/q/ r/q/f=xy r/q/p/ r/q/p/f=x -p -q -r/f
   r-in-p           place   q/p/ q/p/f=x -p -r
   p-in-q-in-r      both    r/q/ r/q/f=xy r/q/p/ r/q/p/f=x -p -q -r/f
-  q-in-r-in-p      place#  q/p/ q/p/f=x -p -r
+  q-in-r-in-p      place!  q/p/ q/p/f=x -p -r
   r-in-q-in-p      place!  q/p/ q/p/f=x -p -r
   edits-in-q       both    q/f=z q/p/ q/p/f=x -p -r
   deletes-q        both    q/p/ q/p/f=x -p -q/f -r
