@@ -377,15 +377,11 @@ class _Merge:
         return node.node_id not in self.trees.remote and node.node_id not in self.trees.synced
 
     def _is_same_thing(self, loser: Node, winner: Node) -> bool:
-        if (
-            loser.kind is not winner.kind
-            or not self._is_new_here(loser)
-            or winner.node_id in self.trees.local
-        ):
+        if loser.kind is not winner.kind or winner.node_id in self.trees.local:
             return False
-        if loser.kind is Kind.DIRECTORY:
-            return True
-        return loser.content == winner.content and not loser.is_unhashed
+        if loser.kind is Kind.DIRECTORY:  # new here, or deleted elsewhere, and alive for what is in it
+            return loser.node_id not in self.trees.remote
+        return self._is_new_here(loser) and loser.content == winner.content and not loser.is_unhashed
 
     def _may_be_known_bytes(self, loser: Node, winner: Node) -> bool:
         return (

@@ -9,8 +9,7 @@ device's disk, a line in it. The line says what has to be done until both sides 
     both     each gets something of the other
 
 and a `!` where the two are not treated alike: they disagree, the journal's wins place, mode, time and name, and the disk's content
-goes aside. Everywhere else it is the same who was first. (One kind of row is uneven though nobody disagrees: a directory that is
-made anew on disk becomes the old one, which lives for what ada did in it; if it was made anew in the journal, the old one goes aside.)
+goes aside. Everywhere else it is the same who was first.
 
 A `#` is a `!` where several of bob's moves close one ring: which is undone is for their ids to say.
 
@@ -22,8 +21,8 @@ by asking the planner:
 - A delete wins over a mere move, a touched file, a mode.
 - Place, content with its time, and mode are merged each for itself; of two the journal's wins.
 - Of two contents the journal's keeps the file; the disk's goes where its editor had it, under a conflict name.
-- Of two things under one name the one that stands there in the journal keeps it. Two directories that are both new there become one;
-  so do two files, and two links, of one content.
+- Of two things under one name the one that stands there in the journal keeps it. Two directories that are both new there become one,
+  as do a new one and one that lives for what is in it; so do two new files, and two new links, of one content.
 - A ring of moves is opened by undoing the disk's.
 """
 
@@ -881,7 +880,7 @@ fills
   deletes-targets  both    a/d/ a/d/f=x a/d/j=yq -b -c
   to-file          both!   a/d/ a/d/j=yq a/d~=zq
   to-link          both!   a/d/ a/d/j=yq a/d~>k
-  remakes          both!   a/d/ a/d/j=yq a/d/k=zq
+  remakes          both    a/d/ a/d/j=yq a/d/k=zq
   swaps            both    a/d/ a/d/h=xyz a/e/f=x a/e/j=yq -a/e/h
   nests            both    a/e/d/ a/e/d/f=x a/e/d/j=yq
   swallows         both    a/d/ a/d/e/ a/d/e/h=xyz a/d/f=x a/d/j=yq -a/e
@@ -903,7 +902,7 @@ fills-alike
   deletes-targets  both    a/d/ a/d/f=x a/d/n=xy -b -c
   to-file          both!   a/d/ a/d/n=xy a/d~=zq
   to-link          both!   a/d/ a/d/n=xy a/d~>k
-  remakes          both!   a/d/ a/d/k=zq a/d/n=xy
+  remakes          both    a/d/ a/d/k=zq a/d/n=xy
   swaps            both    a/d/ a/d/h=xyz a/e/f=x a/e/n=xy -a/e/h
   nests            both    a/e/d/ a/e/d/f=x a/e/d/n=xy
   swallows         both    a/d/ a/d/e/ a/d/e/h=xyz a/d/f=x a/d/n=xy -a/e
@@ -925,7 +924,7 @@ edits-inside
   deletes-targets  both    a/d/ a/d/f=y -b -c
   to-file          both!   a/d/ a/d/f=y a/d~=zq
   to-link          both!   a/d/ a/d/f=y a/d~>k
-  remakes          both!   a/d/ a/d/f=y a/d/k=zq
+  remakes          both    a/d/ a/d/f=y a/d/k=zq
   swaps            both    a/d/ a/d/h=xyz a/e/f=y -a/e/h
   nests            both    a/e/d/ a/e/d/f=y
   swallows         both    a/d/ a/d/e/ a/d/e/h=xyz a/d/f=y -a/e
@@ -991,7 +990,7 @@ moves-in
   deletes-targets  both    a/d/ a/d/f=x a/d/g=q -a/g -b -c
   to-file          both!   a/d/ a/d/g=q a/d~=zq -a/g
   to-link          both!   a/d/ a/d/g=q a/d~>k -a/g
-  remakes          both!   a/d/ a/d/g=q a/d/k=zq -a/g
+  remakes          both    a/d/ a/d/g=q a/d/k=zq -a/g
   swaps            both    a/d/ a/d/h=xyz a/e/f=x a/e/g=q -a/e/h -a/g
   nests            both    a/e/d/ a/e/d/f=x a/e/d/g=q -a/g
   swallows         both    a/d/ a/d/e/ a/d/e/h=xyz a/d/f=x a/d/g=q -a/e -a/g
@@ -1112,12 +1111,12 @@ remakes
   renames-alike    place   a/d/ a/d/j=yq
   recases          place   a/d/ a/d/j=yq
   moves            place   a/d/ a/d/j=yq
-  fills            both!   a/d/ a/d/j=yq a/d~/ a/d~/k=zq
-  fills-alike      both!   a/d/ a/d/j=yq a/d~/ a/d~/n=xy
-  edits-inside     both!   a/d/ a/d/j=yq a/d~/ a/d~/f=z
+  fills            both    a/d/ a/d/j=yq a/d/k=zq
+  fills-alike      both    a/d/ a/d/j=yq a/d/n=xy
+  edits-inside     both    a/d/ a/d/j=yq a/d/f=z
   empties          place   a/d/ a/d/j=yq
   takes-out        place   a/d/ a/d/j=yq
-  moves-in         both!   a/d/ a/d/j=yq a/d~/ a/d~/g=q -a/g
+  moves-in         both    a/d/ a/d/j=yq a/d/g=q -a/g
   deletes          place   a/d/ a/d/j=yq
   deletes-parent   both    a/d/ a/d/j=yq -a/e -a/g
   deletes-targets  both    a/d/ a/d/j=yq -b -c
@@ -1126,7 +1125,7 @@ remakes
   remakes          both    a/d/ a/d/j=yq a/d/k=zq
   swaps            both!   a/d/ a/d/j=yq a/d~/ a/d~/h=xyz -a/e
   nests            place   a/d/ a/d/j=yq
-  swallows         both!   a/d/ a/d/j=yq a/d~/ a/d~/e/ a/d~/e/h=xyz -a/e
+  swallows         both    a/d/ a/d/j=yq a/d/e/ a/d/e/h=xyz -a/e
 swaps
   leaves           place   a/d/ a/d/h=xyz a/e/f=x -a/e/h
   chmods           both    a/d/ a/d/h=xyz a/e/:750 a/e/f=x -a/e/h
@@ -1189,7 +1188,7 @@ swallows
   deletes-targets  both    a/d/ a/d/e/ a/d/e/h=xyz a/d/f=x -a/e -b -c
   to-file          both!   a/d/ a/d/e/ a/d/e/h=xyz a/d~=zq -a/e
   to-link          both!   a/d/ a/d/e/ a/d/e/h=xyz a/d~>k -a/e
-  remakes          both!   a/d/ a/d/e/ a/d/e/h=xyz a/d/k=zq -a/e
+  remakes          both    a/d/ a/d/e/ a/d/e/h=xyz a/d/k=zq -a/e
   swaps            both!   a/e/e/ a/e/e/h=xyz a/e/f=x -a/e/h
   nests            place!  a/d/ a/d/e/ a/d/e/h=xyz a/d/f=x -a/e
   swallows         -       a/d/ a/d/e/ a/d/e/h=xyz a/d/f=x -a/e
