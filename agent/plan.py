@@ -167,6 +167,9 @@ class _Merge:
         self.adoptions: list[Adoption] = []
         self.asides: list[KeepAside] = []
         self.making_room: list[Change] = []
+        self._revived: dict[
+            UUID, bool
+        ] = {}  # by the living below them; whether nothing was to be done to them before
         self._taken: dict[tuple[UUID, str], list[UUID]] = {}
 
     def run(self) -> Plan:
@@ -247,6 +250,7 @@ class _Merge:
             parent = self._last_seen(node, parent_id)
             if parent is None:
                 continue
+            self._revived[parent_id] = parent_id in self.still
             self.target[parent_id] = parent
             self.still.discard(parent_id)
             waiting.append(parent)
@@ -266,9 +270,17 @@ class _Merge:
     # --- no directory below itself: of the moves that close a ring, this device's are undone
 
     def _undo_cycles(self, dirty: list[UUID]) -> None:
-        # Undoing a move may bring a directory back to life, and that may close another ring.
+        # Undoing a move may bring a directory back to life, and that may close another ring; or leave one that lives for nothing.
         while self._undo_cycles_once():
+            self._unrevive()
             self._revive_parents(dirty)
+
+    def _unrevive(self) -> None:
+        for node_id, was_still in self._revived.items():
+            self.target[node_id] = None
+            if was_still:
+                self.still.add(node_id)
+        self._revived.clear()
 
     def _undo_cycles_once(self) -> bool:
         undone = False
@@ -365,15 +377,11 @@ class _Merge:
         return node.node_id not in self.trees.remote and node.node_id not in self.trees.synced
 
     def _is_same_thing(self, loser: Node, winner: Node) -> bool:
-        if (
-            loser.kind is not winner.kind
-            or not self._is_new_here(loser)
-            or winner.node_id in self.trees.local
-        ):
+        if loser.kind is not winner.kind or winner.node_id in self.trees.local:
             return False
-        if loser.kind is Kind.DIRECTORY:
-            return True
-        return loser.content == winner.content and not loser.is_unhashed
+        if loser.kind is Kind.DIRECTORY:  # new here, or deleted elsewhere, and alive for what is in it
+            return loser.node_id not in self.trees.remote
+        return self._is_new_here(loser) and loser.content == winner.content and not loser.is_unhashed
 
     def _may_be_known_bytes(self, loser: Node, winner: Node) -> bool:
         return (

@@ -9,6 +9,7 @@ import warnings
 from collections import Counter
 from typing import Final
 
+from tests.simulation.rows import list_rows
 from tests.simulation.run import Options, Verdict, simulate
 from tests.simulation.shrink import shrink
 from tests.simulation.sites import list_sites
@@ -42,6 +43,7 @@ def main() -> int:
         _show(verdict)
     if options.places:
         print(f"places met fewer than ten times: {tally.rarely_met()}")
+        print(f"rows of the planner's table never met: {tally.never_met()}")
     print(tally.line(time.monotonic() - began))
     return 1 if tally.bad else 0
 
@@ -64,6 +66,7 @@ class Tally:
         self.runs = 0
         self.sums: Counter[str] = Counter()
         self.sites: Counter[tuple[str, int]] = Counter()
+        self.rows: Counter[str] = Counter()
         self.bad: list[Verdict] = []
 
     def add(self, verdict: Verdict) -> None:
@@ -74,6 +77,7 @@ class Tally:
         for name in ("lost", "diverged", "conflicts_unexplained", "torn", "broken"):
             self.sums[name] += bool(getattr(verdict, name))
         self.sites.update(verdict.crashed_at)
+        self.rows.update(verdict.rows)
         if not verdict.is_good:
             self.bad.append(verdict)
 
@@ -85,14 +89,20 @@ class Tally:
         sites = list_sites()
         tenfold = sum(self.sites[site] >= 10 for site in sites)
         met = sum(self.sites[site] > 0 for site in sites)
+        rows = list_rows()
+        rows_met = sum(self.rows[row] > 0 for row in rows)
         return (
             f"runs={self.runs} {counts} sites={len(sites)} sites_met={met} sites_met_10={tenfold}"
-            f" duration_s={duration_s:.0f}"
+            f" rows={len(rows)} rows_met={rows_met} duration_s={duration_s:.0f}"
         )
 
     def rarely_met(self) -> str:
         """The places in the engine where fewer than ten crashes found anybody."""
         return " ".join(f"{site.file}:{site.line}" for site in list_sites() if self.sites[site] < 10)
+
+    def never_met(self) -> str:
+        """The rows of the planner's table that no node was ever in."""
+        return "; ".join(row for row in list_rows() if not self.rows[row])
 
 
 def _show(verdict: Verdict) -> None:
@@ -111,7 +121,11 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--seed", type=int, default=0, help="the first run's seed; the others count on from it"
     )
-    parser.add_argument("--places", action="store_true", help="list the places that too few crashes have met")
+    parser.add_argument(
+        "--places",
+        action="store_true",
+        help="list the places that too few crashes have met, and the planner's rows that nothing has",
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many processes")
     return parser.parse_args()
 

@@ -19,7 +19,8 @@ from msgspec import Struct
 
 from agent.commit import MESSAGE_SIZE_BYTES
 from agent.folder import CONFLICT_MARK
-from agent.trees import Tree
+from agent.plan import Plan, plan
+from agent.trees import Tree, Trees
 from broker.messages import decode_content, decode_entry
 from broker.model import ROOT, Kind
 from tests.simulation.cloud import Cloud, Weather
@@ -28,6 +29,7 @@ from tests.simulation.disk import Ambush
 from tests.simulation.kernel import Disks, installed
 from tests.simulation.loop import LIFE, SimulatedLoop, Site, StuckError
 from tests.simulation.person import ALIAS_MARK, CASES, MANY_NAMES, NAMES, Person, Record
+from tests.simulation.rows import classify
 from tests.simulation.world import Watcher, patched
 
 POWER_LOSS: Final = 0.3
@@ -71,7 +73,11 @@ class Options(Struct, frozen=True):
 
 
 class Verdict(Struct):
-    """What came of a run. Good when all the lists are empty."""
+    """What came of a run. Good when all the lists of what is wrong are empty.
+
+    Attributes:
+        rows: How often a node was planned for that was in a row of the planner's table (`rows.list_rows`).
+    """
 
     seed: int
     operations: int = 0
@@ -79,6 +85,7 @@ class Verdict(Struct):
     disconnects: int = 0
     doubled: int = 0
     crashed_at: list[Site] = []
+    rows: dict[str, int] = {}
     lost: list[str] = []
     diverged: list[str] = []
     conflicts_unexplained: list[str] = []
@@ -158,11 +165,20 @@ class _Run:
                 patched(self.loop, self.chance, self.watcher),
                 installed(self.disks),
                 mock.patch("agent.commit.MESSAGE_SIZE_BYTES", self.message_size_bytes),
+                mock.patch("agent.replica.plan", self._plan),
             ):
                 yield
         finally:
             structlog.configure(**quiet)
             asyncio.set_event_loop(None)
+
+    def _plan(self, trees: Trees, **options: Any) -> Plan:
+        """The planner, but for the counting of what it was asked."""
+        rows = self.verdict.rows
+        for node_id in trees.dirty:
+            row = classify(trees.remote.get(node_id), trees.local.get(node_id), trees.synced.get(node_id))
+            rows[row] = rows.get(row, 0) + 1
+        return plan(trees, **options)
 
     def _end(self) -> None:
         self._over = True

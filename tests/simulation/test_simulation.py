@@ -46,7 +46,11 @@ def test_no_run_breaks_a_promise(seed: int) -> None:
 
 
 def test_a_seed_is_a_run() -> None:
-    code = "import sys; from tests.simulation.__main__ import run_seed; print(run_seed(int(sys.argv[1])).log)"
+    code = (
+        "import sys; from tests.simulation.__main__ import run_seed\n"
+        "verdict = run_seed(int(sys.argv[1]))\n"
+        "print(verdict.log, sorted(verdict.rows.items()))\n"
+    )
     logs = {
         subprocess.run(
             [sys.executable, "-W", "ignore", "-c", code, "11"],
@@ -59,7 +63,9 @@ def test_a_seed_is_a_run() -> None:
         for _ in range(2)
     }
     assert len(logs) == 1
-    assert "crashes" in logs.pop()
+    log = logs.pop()
+    assert "crashes" in log
+    assert "file: remote unchanged, local unread" in log
 
 
 def test_a_verdict_with_anything_in_it_is_not_good() -> None:

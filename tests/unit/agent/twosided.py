@@ -22,6 +22,9 @@ NAMES = ("a", "b", "c")
 CONTENTS = ("", "x", "y", "xy", "xyz", "xqz")
 """Each letter is a chunk."""
 
+MORE_CONTENTS = ("z", "q", "yq", "zq")
+"""Of the same chunks. For tables of cases: a drawn number never means one of these."""
+
 
 def manifest(letters: str) -> FullContent:
     """A content of one chunk per letter."""
@@ -33,7 +36,7 @@ def digest_of(letters: str) -> bytes:
     return manifest_digest(manifest(letters).chunks)
 
 
-MANIFESTS = {digest_of(letters): manifest(letters) for letters in CONTENTS}
+MANIFESTS = {digest_of(letters): manifest(letters) for letters in (*CONTENTS, *MORE_CONTENTS)}
 SIZES = {digest: sum(chunk.size for chunk in content.chunks) for digest, content in MANIFESTS.items()}
 
 
