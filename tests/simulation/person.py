@@ -28,9 +28,10 @@ MADE_DURABLE: Final = 0.7
 
 
 class Write(Struct, frozen=True):
-    """Who has written a content, and upon which one: None for a new file."""
+    """Who has written a content, under which name, and upon which one: None for a new file."""
 
     author: str
+    name: str
     base: bytes | None
 
 
@@ -88,20 +89,29 @@ class Record:
             content: A file's bytes; None for directories and links.
             below: What the files in a directory hold: an edit of one of them keeps the directory.
         """
-        first = self._first(name)
-        group = {other for other in self.touched if self._first(other) == first}
-        people = {who for other in group for who in self.touched[other]}
+        group, people = self._with_name(name)
         if content is not None and device in self.retimed.get(content, ()):
             return True
         if device in people and len(people) > 1 and group & self.replaced:
             return True
         if any(
-            self._is_disputed(inner, write.author) for inner in below for write in self.writes.get(inner, ())
+            self._is_disputed_write(inner, write) for inner in below for write in self.writes.get(inner, ())
         ):
             return True
         # The copy may have been edited since it was made: what it held then is in the line.
         line = set() if content is None else self.ancestors(content)
         return any(self._is_disputed(mine, device) for mine in line if self._wrote(device, mine))
+
+    def _with_name(self, name: str) -> tuple[set[str], set[str]]:
+        """All names that things of this name have borne, and the people who had to do with any of them."""
+        first = self._first(name)
+        group = {other for other in self.touched if self._first(other) == first}
+        return group, {who for other in group for who in self.touched[other]}
+
+    def _is_disputed_write(self, content: bytes, write: Write) -> bool:
+        """What is new to its author may be the next version of what others know by that name: identity is the path's then."""
+        is_known_name = write.base is None and len(self._with_name(write.name)[1]) > 1
+        return is_known_name or self._is_disputed(content, write.author)
 
     def _wrote(self, device: str, content: bytes) -> bool:
         return any(write.author == device for write in self.writes.get(content, ()))
@@ -167,7 +177,7 @@ class Person:
         record = self._record
         record.living.add(data)
         record.ever.add(data)
-        record.writes.setdefault(data, []).append(Write(self._name, base))
+        record.writes.setdefault(data, []).append(Write(self._name, path.rpartition("/")[2], base))
         self.unsynced.add(data)
         self._touched(path)
         if base is None:
@@ -287,7 +297,7 @@ class Person:
         self._hands.write_open(file, data)
         self._record.living.discard(before)
         self._record.living.add(data)
-        self._record.writes.setdefault(data, []).append(Write(self._name, before))
+        self._record.writes.setdefault(data, []).append(Write(self._name, path.rpartition("/")[2], before))
         self.unsynced.add(data)
         if not self._hands.is_reachable(file):  # somebody has deleted it meanwhile: nobody's any more
             self._record.living.discard(data)
