@@ -179,7 +179,8 @@ class Tree:
                     self.shadowed.add(other)
                 names[node.name] = node_id
                 if node_id in self.aliases:
-                    self._by_alias[node.parent_id, self.aliases[node_id]] = node_id
+                    # Until it is renamed it may bear the alias of one that stands there: that one keeps it.
+                    self._by_alias.setdefault((node.parent_id, self.aliases[node_id]), node_id)
             else:
                 self.aliases.pop(node_id, None)
 
