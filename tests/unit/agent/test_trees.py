@@ -140,3 +140,12 @@ def test_who_loses_its_name_to_another_is_shadowed_until_it_goes_or_moves() -> N
     tree.update({C: new_file(C, ROOT, "a", "x")})
     tree.update({B: None})
     assert (tree.child(ROOT, "a"), tree.shadowed) == (tree.nodes[C], set())
+
+
+def test_who_was_shadowed_has_its_name_again_when_the_other_goes() -> None:
+    tree = Tree([new_file(A, ROOT, "a", "x")])
+    tree.update({B: new_file(B, ROOT, "a", "y")})
+    tree.update({B: new_file(B, ROOT, "b", "y")})
+    assert (tree.child(ROOT, "a"), tree.child(ROOT, "b")) == (tree.nodes[A], tree.nodes[B])
+    assert {node.node_id for node in tree.children(ROOT)} == {A, B}
+    assert tree.shadowed == set()
