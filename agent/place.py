@@ -476,8 +476,10 @@ class _Placing:
         """Where nothing renames without overwriting, a file is linked, then unlinked: a crash leaves two names."""
         if step.node.kind is Kind.DIRECTORY:
             return
+        fold = self.root.folding.fold
         for path in (f"{STAGE}/{step.node.node_id.hex}.move", step.source):
-            if path is not None and path != target and self._is_there(step, path):
+            # Another spelling of the target's name is no second name of the file, but the only one that it has.
+            if path is not None and fold(path) != fold(target) and self._is_there(step, path):
                 self.root.remove_file(path)
 
     def _return_parked(self, step: Step, parked: str) -> None:

@@ -169,6 +169,7 @@ class Tree:
                 names = self._names.get(old.parent_id)
                 if names is not None and names.get(old.name) == node_id:
                     del names[old.name]
+                    self._give_back(old.parent_id, old.name)
                     if not names:
                         del self._names[old.parent_id]
         for node_id, node in changes.items():
@@ -179,9 +180,19 @@ class Tree:
                     self.shadowed.add(other)
                 names[node.name] = node_id
                 if node_id in self.aliases:
-                    self._by_alias[node.parent_id, self.aliases[node_id]] = node_id
+                    # Until it is renamed it may bear the alias of one that stands there: that one keeps it.
+                    self._by_alias.setdefault((node.parent_id, self.aliases[node_id]), node_id)
             else:
                 self.aliases.pop(node_id, None)
+
+    def _give_back(self, parent_id: UUID, name: str) -> None:
+        """A name that is free again is that of a node that had lost it to another, if there is one."""
+        for node_id in self.shadowed:
+            node = self.nodes[node_id]
+            if (node.parent_id, node.name) == (parent_id, name):
+                self._names[parent_id][name] = node_id
+                self.shadowed.discard(node_id)
+                return
 
     def rename_on_disk(self, aliases: Mapping[UUID, str | None]) -> None:
         """Note what the disk calls some nodes of this tree; None: by their own names."""

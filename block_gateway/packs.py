@@ -94,9 +94,11 @@ class Packs:
             StoreFull, Unavailable: The store or the index fails. The same upload may be tried again.
         """
         await self._store.put(pack.pack_id, pack.take_bytes())
-        if await self._index(author, pack):
+        is_known, answers_lost = await self._index(author, pack)
+        if is_known:
             return
-        await self._discard(pack)
+        if not answers_lost:  # else an earlier try may have made it known
+            await self._discard(pack)
         caller = await self._access.authorize(author.credential, author.workspace_id)
         caller.require_writer()
         raise Unavailable("the author's rights changed meanwhile: try again")
@@ -121,13 +123,14 @@ class Packs:
         await self._fetch("ping")
         await self._store.exists(uuid4())
 
-    async def _index(self, author: Caller, pack: Pack) -> bool:
-        for delay_s in _INDEX_DELAYS_S:
+    async def _index(self, author: Caller, pack: Pack) -> tuple[bool, int]:
+        """Whether the author could make the pack known, and how many answers to that were lost before this one."""
+        for lost, delay_s in enumerate(_INDEX_DELAYS_S):
             try:
-                return await self._index_once(author, pack)
+                return await self._index_once(author, pack), lost
             except Unavailable:
                 await asyncio.sleep(delay_s)
-        return await self._index_once(author, pack)
+        return await self._index_once(author, pack), len(_INDEX_DELAYS_S)
 
     async def _index_once(self, author: Caller, pack: Pack) -> bool:
         places = [pack.places[chunk_hash] for chunk_hash in sorted(pack.places)]

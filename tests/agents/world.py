@@ -163,6 +163,7 @@ class Device:
         self.may_run.set()
         self._task: asyncio.Task[None] | None = None
         self._folder: Folder | None = None
+        self._is_added = False  # a folder gets its mark when it is added, not at each start
 
     @property
     def folder(self) -> Folder:
@@ -182,8 +183,9 @@ class Device:
 
     async def start(self) -> None:
         """Run the agent."""
-        if read_marker(self.path) is None:
+        if not self._is_added and read_marker(self.path) is None:
             write_marker(self.path, Marker(workspace_id=self.world.workspace_id, device_id=self.device_id))
+        self._is_added = True
         ready = asyncio.Event()
         self._task = asyncio.create_task(self._run(ready), name=f"agent {self.name}")
         waiting = asyncio.create_task(ready.wait())

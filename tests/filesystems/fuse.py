@@ -33,6 +33,7 @@ class Options(argparse.Namespace):
     place: str
     fold_case: bool
     normalise: bool
+    keep_spelling: bool
     refuse: str
     name_bytes: int
     plain_rename: bool
@@ -93,7 +94,8 @@ class FileSystem:
         return name
 
     def stored(self, name: str) -> str:
-        return unicodedata.normalize("NFD", name) if self.options.normalise else name
+        respells = self.options.normalise and not self.options.keep_spelling
+        return unicodedata.normalize("NFD", name) if respells else name
 
     # --- inodes
 
@@ -330,7 +332,7 @@ def main() -> None:
     """Mount, say so, and serve. SIGUSR1 lifts the quota."""
     parser = argparse.ArgumentParser()
     parser.add_argument("place")
-    for flag in ("--fold-case", "--normalise", "--plain-rename"):
+    for flag in ("--fold-case", "--normalise", "--keep-spelling", "--plain-rename"):
         parser.add_argument(flag, action="store_true")
     parser.add_argument("--refuse", default="")
     parser.add_argument("--name-bytes", type=int, default=255)

@@ -182,6 +182,34 @@ async def test_a_name_arrives_in_the_moment_in_which_another_spelling_of_it_goes
     assert desktop.read("README") == b"the second"
 
 
+async def test_an_alias_stays_untold_when_another_of_the_same_name_comes_to_its_directory(
+    pair: Make, mounts: Mounts
+) -> None:
+    world, laptop, desktop = await pair()
+    mounts.odd(desktop.path, "--fold-case")
+    await laptop.start()
+    await desktop.start()
+    for path in ("Readme", "dir/Readme"):
+        laptop.write(path, f"the first {path}")
+    await world.settle()
+    for path in ("README", "dir/README"):
+        laptop.write(path, f"the second {path}")
+    await world.settle()
+    assert set(aliases(desktop)) == {"README (other spelling)", "dir/README (other spelling)"}
+    await desktop.stop()
+    (laptop.path / "dir" / "Readme").unlink()
+    (laptop.path / "README").rename(laptop.path / "dir" / "readme")
+    await world.settle(laptop)
+    before, head = laptop.tree(), world.head
+    await desktop.start()
+    await world.settle()
+    desktop.folder.looker.hint("", deep=True)
+    await world.settle()
+    assert (laptop.tree(), world.head) == (before, head)
+    assert len(aliases(desktop)) == 1
+    assert desktop.contents() == laptop.contents()
+
+
 @pytest.mark.parametrize("options", [["--fold-case"], ["--fold-case", "--plain-rename"]])
 async def test_a_rename_of_case_alone_arrives_where_case_is_folded_and_comes_from_there(
     pair: Make, mounts: Mounts, options: list[str]

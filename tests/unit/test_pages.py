@@ -139,3 +139,14 @@ def test_what_a_page_leads_to_is_there(file):
         and not any((base / path).exists() for base in (ROOT, *(ROOT / package for package in PACKAGES)))
     ]
     assert missing == []
+
+
+@pytest.mark.parametrize("file", PAGES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_the_tests_that_a_page_names_are_there(file):
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)", file.read_text("utf-8"))
+    missing = [
+        f"{path}::{name}"
+        for path, name in named
+        if not re.search(rf"^(async )?def {name}\(", (ROOT / path).read_text("utf-8"), re.M)
+    ]
+    assert missing == []

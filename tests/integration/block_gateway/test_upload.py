@@ -12,9 +12,11 @@ import asyncpg
 import pytest
 from backports import zstd
 
+from block_gateway.packs import Packs
 from block_gateway.stores.contract import Store, StoreFull
 from block_gateway.stores.local import LocalStore
 from block_gateway.wire import Codec, Frame, Header, unpack_frame
+from broker.errors import Unavailable
 from tests.integration.block_gateway.cast import Caller, Device, World, frame_of, serve, sha, wait_until
 
 Callers = Callable[[Device | None], Caller]
@@ -163,6 +165,30 @@ async def test_editor_who_becomes_a_viewer_in_the_middle_stores_nothing_more(
     answer = await caller(device).post(workspace_id, "chunks", body())
     assert (answer.status, answer.code) == (403, "forbidden")
     assert await known(world, first, second) == [True, False]
+
+
+async def test_pack_that_may_be_known_already_is_not_discarded(
+    world: World, caller: Callers, local_store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The index has it, its answer is lost, and the author is revoked before the second try."""
+    device, workspace_id = await member(world)
+    other, elsewhere = await member(world)
+    raw, index, lost = noise(100), Packs._index_once, list[bool]()
+
+    async def lose_answer(packs: Packs, author: Any, pack: Any) -> bool:
+        done = await index(packs, author, pack)
+        if not lost:
+            lost.append(done)
+            await world.revoke(device)
+            raise Unavailable("the connection was lost")
+        return done
+
+    monkeypatch.setattr(Packs, "_index_once", lose_answer)
+    answer = await caller(device).upload(workspace_id, raw)
+    assert (answer.status, lost) == (401, [True])
+    assert [pack async for pack in local_store.list_packs()] == [await world.pack_of(raw)]
+    assert (await caller(other).upload(elsewhere, raw)).status == 200
+    assert unpack_frame((await caller(other).frames(elsewhere, raw))[0]) == raw
 
 
 class NarrowStore(LocalStore):

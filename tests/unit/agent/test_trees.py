@@ -51,6 +51,16 @@ def test_a_path_that_is_not_connected_or_runs_in_a_ring_is_none() -> None:
     assert [ring.path(node_id) for node_id in (A, B, C, D)] == [None] * 4
 
 
+def test_an_alias_outlives_another_of_the_same_name_that_comes_and_goes() -> None:
+    """A node comes into a directory under the alias of one that stands there, and gets another name at once."""
+    tree = small()
+    tree.rename_on_disk({C: "an alias", D: "an alias"})
+    tree.update({D: replace(tree.nodes[D], parent_id=B)})
+    tree.rename_on_disk({D: None})
+    assert (tree.find("a/b/an alias"), tree.find("a/b/d")) == (tree.nodes[C], tree.nodes[D])
+    assert tree.find("a/b/c") is None
+
+
 def test_two_nodes_of_one_name_can_both_be_dropped() -> None:
     """A merge base that is learned node by node has such for a while; dropping them must not fail."""
     tree = Tree([new_file(A, B, "a", "x"), new_file(C, B, "a", "y")])
@@ -130,3 +140,12 @@ def test_who_loses_its_name_to_another_is_shadowed_until_it_goes_or_moves() -> N
     tree.update({C: new_file(C, ROOT, "a", "x")})
     tree.update({B: None})
     assert (tree.child(ROOT, "a"), tree.shadowed) == (tree.nodes[C], set())
+
+
+def test_who_was_shadowed_has_its_name_again_when_the_other_goes() -> None:
+    tree = Tree([new_file(A, ROOT, "a", "x")])
+    tree.update({B: new_file(B, ROOT, "a", "y")})
+    tree.update({B: new_file(B, ROOT, "b", "y")})
+    assert (tree.child(ROOT, "a"), tree.child(ROOT, "b")) == (tree.nodes[A], tree.nodes[B])
+    assert {node.node_id for node in tree.children(ROOT)} == {A, B}
+    assert tree.shadowed == set()
