@@ -234,16 +234,24 @@ class Root:
             with contextlib.suppress(FileNotFoundError, NotADirectoryError), self.directory(path) as fd:
                 sync_fd(fd)
 
-    def is_open_for_writing(self, path: str) -> bool:
-        """Whether a program has the file open for writing, asked by a read lease; False where leases are not had."""
-        if sys.platform != "linux":
-            return False
+    def is_open_for_writing(self, path: str) -> bool | None:
+        """Whether a program has a file open for writing, asked by a read lease.
+
+        None: it cannot be told. Leases are Linux's alone, not on every file system, and for a file's owner only.
+        """
         try:
+            with self.parent(path) as (fd, name):
+                if not stat.S_ISREG(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
+                    return False
+            if sys.platform != "linux":
+                return None
             with self.open(path) as fd:
                 fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
                 fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        except FileNotFoundError:
+            return False
         except OSError as error:
-            return error.errno == errno.EAGAIN
+            return True if error.errno == errno.EAGAIN else None
         return False
 
 
