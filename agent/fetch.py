@@ -169,6 +169,8 @@ class Fetcher:
         )
         if ready:
             return await self._place(plan, ready)
+        if plan.is_empty and self._replica.looked and not self._replica.trees.unread:
+            self._replica.joining = False
         renamed = self._to_rename()
         return await self._place(plan, renamed) if renamed else None
 
@@ -255,7 +257,7 @@ class Fetcher:
                     async for version in stream:
                         found.setdefault(version.node_id, []).append(decode_content(version.content))
             except Unavailable:
-                if self._replica.unclaimed:
+                if self._replica.unclaimed or self._replica.joining:
                     raise  # with no merge base an old copy would be taken for an edit
                 break
         return found

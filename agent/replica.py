@@ -37,6 +37,7 @@ class Replica:
         placing: Nodes that are being put in place: nothing else is staged for them, and their tombstones are kept.
         unclaimed: Whether it is still to be asked what deleted nodes the local files may have been, because the merge
             base was lost: nothing is told to the journal before.
+        joining: Whether a snapshot was taken, and not all that lies here has been matched with it yet.
         looked: Whether the whole folder was looked at since it was opened, or distrusted: nothing is planned before.
         head: The farthest place in the journal that anybody has told of.
     """
@@ -73,6 +74,7 @@ class Replica:
         self.today = today
         self.head = state.cursor
         self.looked = False
+        self.joining = False
         self.placing: set[UUID] = set()
         self._kept_back: set[UUID] = set()
         self.disk = asyncio.Lock()
