@@ -14,6 +14,7 @@ from msgspec import structs
 
 from agent.filesystem import Root
 from agent.index import Batch, FolderState, Index, InFlight, Print, cursor_columns
+from agent.pace import Pace
 from agent.plan import Plan, plan
 from agent.scan import Problem
 from agent.trees import Node, Trees, replace, same
@@ -30,6 +31,7 @@ class Replica:
 
     Attributes:
         disk: Held by whoever looks at the disk as a whole, or changes it.
+        pace: Which files change so often that they are left alone for a while.
         changed: Called after every change, to wake whoever waits.
         parked: Nodes whose commit was refused for good, with the reason, until they change.
         broken: Nodes whose content cannot be had from the service, with the reason.
@@ -78,6 +80,7 @@ class Replica:
         self.placing: set[UUID] = set()
         self._kept_back: set[UUID] = set()
         self.disk = asyncio.Lock()
+        self.pace = Pace()
         self.parked: dict[UUID, Problem] = {}
         self.broken: dict[UUID, Problem] = {}
         self.problems: dict[str, Problem] = {}

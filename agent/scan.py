@@ -77,6 +77,7 @@ class Sieve(Struct, frozen=True):
         ignored: Known nodes that were ignored at the last look.
         is_told: Whether others know a node: it is kept as it was known then; of all else nothing is known any more.
         is_wanted: Whether others know another node by a name in a directory: what has that name here is seen.
+        resting: Files that change all the time, and are taken to be as they were for a while.
     """
 
     rules: Rules
@@ -84,6 +85,7 @@ class Sieve(Struct, frozen=True):
     ignored: Collection[UUID] = frozenset()
     is_told: Callable[[UUID], bool] = lambda node_id: True
     is_wanted: Callable[[UUID, str], bool] = lambda parent_id, name: False
+    resting: Collection[UUID] = frozenset()
 
 
 class _Object(Struct):
@@ -577,6 +579,13 @@ class _Look:
         self, item: _Object, node_id: UUID, changes: dict[UUID, Node | None], prints: dict[UUID, Print | None]
     ) -> None:
         before, known = self.prints.get(node_id), self.local.get(node_id)
+        if (
+            node_id in self.sieve.resting
+            and known is not None
+            and before is not None
+            and not known.is_unhashed
+        ):
+            item.print = before
         node = self._node(item, node_id, known, before)
         if node != known:
             changes[node_id] = node
