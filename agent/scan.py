@@ -182,12 +182,14 @@ def _known_directories(local: Tree, where: Mapping[str, bool]) -> dict[str, bool
     """For a directory that nobody knows, the nearest one above it that is known."""
     known: dict[str, bool] = {}
     for path, deep in where.items():
-        while path:
-            node = local.find(path)
-            if node is not None and node.kind is Kind.DIRECTORY:
+        at, node_id = "", ROOT
+        for name in path.split("/") if path else ():
+            node = local.child_on_disk(node_id, name)
+            if node is None or node.kind is not Kind.DIRECTORY:
+                deep = False
                 break
-            path, deep = path.rpartition("/")[0], False
-        known[path] = known.get(path, False) or deep
+            at, node_id = f"{at}/{name}" if at else name, node.node_id
+        known[at] = known.get(at, False) or deep
     return known
 
 
@@ -234,15 +236,14 @@ class _Look:
     def _chain(self, path: str) -> _Object | None:
         """The object of a known directory, made from what is known of it, with those above it; None: it has gone."""
         parent: _Object | None = None
-        at = ""
+        at, node_id = "", ROOT
         for name in path.split("/") if path else ():
             at = f"{at}/{name}" if at else name
-            node = self.local.find(at)
+            node = self.local.child_on_disk(node_id, name)
             if node is None or node.node_id not in self.prints or self._is_closed(node, at):
                 return None
-            parent = _Object(
-                parent, node.name, at, node.kind, self.prints[node.node_id], node_id=node.node_id
-            )
+            node_id = node.node_id
+            parent = _Object(parent, node.name, at, node.kind, self.prints[node_id], node_id=node_id)
         if parent is not None and not self._is_at(at, (parent.print.dev, parent.print.ino)):
             return None
         return parent
