@@ -6,18 +6,21 @@ and change it through `write` alone. Whoever changes the local tree, or places f
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterable
-from typing import Final
+from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping
+from typing import Final, TypeVar
 from uuid import UUID
 
 from msgspec import structs
 
 from agent.filesystem import Root
-from agent.index import Batch, FolderState, Index, InFlight, Print, cursor_columns
+from agent.index import Batch, FolderState, Index, InFlight, Prints, cursor_columns
 from agent.plan import Plan, plan
 from agent.scan import Problem
 from agent.trees import Node, Trees, replace, same
 from broker.model import Cursor, FullContent
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 MAX_REST_S: Final = 5.0
 _REST_SHARE: Final = 10
@@ -37,6 +40,7 @@ class Replica:
         placing: Nodes that are being put in place: nothing else is staged for them, and their tombstones are kept.
         unclaimed: Whether it is still to be asked what deleted nodes the local files may have been, because the merge
             base was lost: nothing is told to the journal before.
+        rules: By which rules of what to ignore (`Rules.digest`) the whole folder was looked at last; None: by none yet.
         looked: Whether the whole folder was looked at since it was opened, or distrusted: nothing is planned before.
         head: The farthest place in the journal that anybody has told of.
     """
@@ -63,7 +67,8 @@ class Replica:
         self.key = state.key
         self.generation = state.generation
         self.trees = trees
-        self.prints: dict[UUID, Print] = state.prints
+        self.prints: Prints = state.prints
+        self.rules = state.rules
         self.lingering = state.lingering
         self.cursor: Cursor | None = state.cursor
         self.number = state.number
@@ -234,7 +239,8 @@ class Replica:
             batch.copies.update(dict.fromkeys(trees.copies))
             batch.unannounced.update(dict.fromkeys(trees.unannounced, False))
             batch.ignored.update(dict.fromkeys(trees.ignored, False))
-            batch.columns.update(chain=None, seq=0, request=None, unclaimed=1)
+            batch.columns.update(chain=None, seq=0, request=None, unclaimed=1, rules=None)
+            self.rules = None
             self.unclaimed = True
             self.cursor = self.head = self.in_flight = None
             self.looked = False
@@ -286,7 +292,7 @@ def agree(synced: Node | None, remote: Node | None, local: Node | None) -> Node 
     )
 
 
-def _merge(target: dict, changes: dict) -> None:  # type: ignore[type-arg]  # one rule for maps of every kind
+def _merge(target: MutableMapping[K, V], changes: Mapping[K, V | None]) -> None:
     for key, value in changes.items():
         if value is None:
             target.pop(key, None)
