@@ -105,6 +105,7 @@ INSERT INTO agreed
     WHERE NOT EXISTS (SELECT 1 FROM agreed a WHERE a.folder = n.folder AND a.node_id = n.node_id AND a.tree = 3);
 DROP TABLE nodes;
 ALTER TABLE agreed RENAME TO nodes;
+CREATE INDEX nodes_by_digest ON nodes (digest);
 ALTER TABLE folders ADD COLUMN rules BLOB;          -- by which rules everything was looked at last (`Rules.digest`)
 """
 
@@ -486,33 +487,15 @@ class Index:
     def _write(self, key: int, batch: Batch) -> None:
         with _Transaction(self._db) as db:
             _write_nodes(db, key, (batch.remote, batch.local, batch.synced))
-            _write_rows(
-                db,
-                "prints",
-                7,
-                key,
-                {k: None if v is None else _print_row(v) for k, v in batch.prints.items()},
-            )
-            _write_rows(
-                db,
-                "tombstones",
-                1,
-                key,
-                {k: None if v is None else (v,) for k, v in batch.tombstones.items()},
-            )
-            _write_rows(
-                db, "unannounced", 0, key, {k: () if v else None for k, v in batch.unannounced.items()}
-            )
-            _write_rows(db, "ignored", 0, key, {k: () if v else None for k, v in batch.ignored.items()})
-            _write_rows(
-                db, "copies", 1, key, {k: None if v is None else (v.bytes,) for k, v in batch.copies.items()}
-            )
-            _write_rows(
-                db, "aliases", 1, key, {k: None if v is None else (v,) for k, v in batch.aliases.items()}
-            )
+            _write_rows(db, "prints", 7, key, batch.prints, _print_row)
+            _write_rows(db, "tombstones", 1, key, batch.tombstones, lambda version: (version,))
+            _write_rows(db, "unannounced", 0, key, batch.unannounced, lambda stays: () if stays else None)
+            _write_rows(db, "ignored", 0, key, batch.ignored, lambda is_ignored: () if is_ignored else None)
+            _write_rows(db, "copies", 1, key, batch.copies, lambda copy_id: (copy_id.bytes,))
+            _write_rows(db, "aliases", 1, key, batch.aliases, lambda alias: (alias,))
             db.executemany(
                 "INSERT OR IGNORE INTO manifests VALUES (?, ?)",
-                [(digest, encode(content)) for digest, content in batch.manifests.items()],
+                ((digest, encode(content)) for digest, content in batch.manifests.items()),
             )
             for stage, row in batch.lingering.items():
                 db.execute("DELETE FROM lingering WHERE folder = ? AND stage = ?", (key, stage))
@@ -537,11 +520,29 @@ class Index:
                 found[digest] = decode_content(row[0])
         return found
 
-    async def drop_unused_manifests(self) -> None:
-        """Forget manifests that no node names any more."""
-        await self._run(
-            self._db.execute, "DELETE FROM manifests WHERE digest NOT IN (SELECT digest FROM nodes)"
-        )
+    async def holders(self, key: int, digests: list[bytes]) -> dict[bytes, list[UUID]]:
+        """For each of these digests some of the folder's nodes that hold it, in whichever tree."""
+        return await self._run(self._holders, key, digests)
+
+    def _holders(self, key: int, digests: list[bytes]) -> dict[bytes, list[UUID]]:
+        found = {}
+        for digest in digests:
+            rows = self._db.execute(_SELECT_HOLDERS, (digest, key, _HOLDERS)).fetchall()
+            if rows:
+                found[digest] = [UUID(bytes=row[0]) for row in rows]
+        return found
+
+    async def drop_unused_manifests(self, *, share: float = 0.0) -> None:
+        """Forget manifests that no node names any more, once these may be more than a share of all."""
+        await self._run(self._drop_unused_manifests, share)
+
+    def _drop_unused_manifests(self, share: float) -> None:
+        count = self._db.execute("SELECT count(*) FROM manifests").fetchone()[0]
+        used = self._db.execute("SELECT count(DISTINCT digest) FROM nodes WHERE digest != x''").fetchone()[0]
+        if count - used > share * count:
+            self._db.execute(
+                "DELETE FROM manifests WHERE NOT EXISTS (SELECT 1 FROM nodes WHERE nodes.digest = manifests.digest)"
+            )
 
 
 class _Ids(dict[bytes, UUID]):
@@ -557,6 +558,8 @@ def cursor_columns(cursor: Cursor) -> dict[str, object]:
     return {"epoch": cursor.epoch, "seq": cursor.seq, "chain": cursor.chain}
 
 
+_HOLDERS: Final = 16
+_SELECT_HOLDERS: Final = "SELECT DISTINCT node_id FROM nodes WHERE digest = ? AND folder = ? LIMIT ?"
 _SELECT_PRINTS: Final = (
     "SELECT node_id, dev, ino, birth_ns, ctime_ns, mtime_ns, size, mode FROM prints WHERE folder = ?"
 )
@@ -587,26 +590,29 @@ def _node_row(node: Node) -> _Row:
 
 def _write_nodes(db: sqlite3.Connection, key: int, changes: tuple[dict[UUID, Node | None], ...]) -> None:
     """Write what changes in each tree. What all of them say is one row: nearly all nodes are like that, nearly always."""
-    gone: list[_Row] = []
-    rows: list[_Row] = []
-    for node_id in {node_id: None for nodes in changes for node_id in nodes}:
-        at = (key, node_id.bytes)
-        before: dict[int, _Row] = {row[0]: row[1:] for row in db.execute(_SELECT_NODE, at)}
-        now = dict.fromkeys(range(len(_TREES)), before[_ALL]) if _ALL in before else dict(before)
-        for number, nodes in enumerate(changes):
-            if node_id not in nodes:
-                continue
-            node = nodes[node_id]
-            if node is None:
-                now.pop(number, None)
-            else:
-                now[number] = _node_row(node)
-        if len(now) == len(_TREES) and len({row[:-_VERSIONS] for row in now.values()}) == 1:
-            now = {_ALL: now[0]}
-        gone.extend((*at, number) for number in before if number not in now)
-        rows.extend((*at, number, *row) for number, row in now.items() if before.get(number) != row)
-    db.executemany("DELETE FROM nodes WHERE folder = ? AND node_id = ? AND tree = ?", gone)
-    db.executemany(_INSERT_NODE, rows)
+    for at, nodes in enumerate(changes):
+        for node_id in nodes:
+            if not any(node_id in earlier for earlier in changes[:at]):
+                _write_node(
+                    db, (key, node_id.bytes), [(node_id in each, each.get(node_id)) for each in changes]
+                )
+
+
+def _write_node(db: sqlite3.Connection, at: _Row, changes: list[tuple[bool, Node | None]]) -> None:
+    before: dict[int, _Row] = {row[0]: row[1:] for row in db.execute(_SELECT_NODE, at)}
+    now = dict.fromkeys(range(len(_TREES)), before[_ALL]) if _ALL in before else dict(before)
+    for number, (is_changed, node) in enumerate(changes):
+        if node is not None:
+            now[number] = _node_row(node)
+        elif is_changed:
+            now.pop(number, None)
+    if len(now) == len(_TREES) and len({row[:-_VERSIONS] for row in now.values()}) == 1:
+        now = {_ALL: now[0]}
+    for number in before.keys() - now.keys():
+        db.execute("DELETE FROM nodes WHERE folder = ? AND node_id = ? AND tree = ?", (*at, number))
+    for number, row in now.items():
+        if before.get(number) != row:
+            db.execute(_INSERT_NODE, (*at, number, *row))
 
 
 def _write_rows(
@@ -614,15 +620,18 @@ def _write_rows(
     table: str,
     width: int,
     key: int,
-    rows: "Mapping[UUID, tuple[int | bytes | str, ...] | None]",
+    values: Mapping[UUID, T | None],
+    row_of: Callable[[T], _Row | None],
 ) -> None:
-    gone = [(key, node_id.bytes) for node_id, row in rows.items() if row is None]
-    db.executemany(f"DELETE FROM {table} WHERE folder = ? AND node_id = ?", gone)  # noqa: S608
-    marks = ", ".join("?" * (width + 2))
-    db.executemany(
-        f"INSERT OR REPLACE INTO {table} VALUES ({marks})",  # noqa: S608
-        [(key, node_id.bytes, *row) for node_id, row in rows.items() if row is not None],
-    )
+    """Write, one by one, what a map holds of nodes. None, and what has no row, is dropped."""
+    delete = f"DELETE FROM {table} WHERE folder = ? AND node_id = ?"  # noqa: S608  # our own names
+    insert = f"INSERT OR REPLACE INTO {table} VALUES ({', '.join('?' * (width + 2))})"  # noqa: S608
+    for node_id, value in values.items():
+        row = None if value is None else row_of(value)
+        if row is None:
+            db.execute(delete, (key, node_id.bytes))
+        else:
+            db.execute(insert, (key, node_id.bytes, *row))
 
 
 class _Transaction:

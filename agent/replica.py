@@ -14,6 +14,7 @@ from msgspec import structs
 
 from agent.filesystem import Root
 from agent.index import Batch, FolderState, Index, InFlight, Prints, cursor_columns
+from agent.names import CONFLICT_MARK
 from agent.plan import Plan, plan
 from agent.scan import Problem
 from agent.trees import Node, Trees, replace, same
@@ -41,6 +42,7 @@ class Replica:
         unclaimed: Whether it is still to be asked what deleted nodes the local files may have been, because the merge
             base was lost: nothing is told to the journal before.
         rules: By which rules of what to ignore (`Rules.digest`) the whole folder was looked at last; None: by none yet.
+        conflicts: Local nodes that bear the name of a conflict copy.
         looked: Whether the whole folder was looked at since it was opened, or distrusted: nothing is planned before.
         head: The farthest place in the journal that anybody has told of.
     """
@@ -69,6 +71,8 @@ class Replica:
         self.trees = trees
         self.prints: Prints = state.prints
         self.rules = state.rules
+        local = trees.local.nodes.items()
+        self.conflicts = {node_id for node_id, node in local if CONFLICT_MARK in node.name}
         self.lingering = state.lingering
         self.cursor: Cursor | None = state.cursor
         self.number = state.number
@@ -158,6 +162,7 @@ class Replica:
         trees.local.update(batch.local)
         trees.local.rename_on_disk(batch.aliases)
         trees.synced.update(batch.synced)
+        self._note_conflicts(batch)
         _merge(self.prints, batch.prints)
         _merge(trees.tombstones, batch.tombstones)
         _merge(trees.copies, batch.copies)
@@ -172,6 +177,11 @@ class Replica:
         self._remember(batch.manifests)
         self.notify()
         await self.index.write(self.key, batch)
+
+    def _note_conflicts(self, batch: Batch) -> None:
+        for node_id, node in batch.local.items():
+            is_copy = node is not None and CONFLICT_MARK in node.name
+            (self.conflicts.add if is_copy else self.conflicts.discard)(node_id)
 
     def _tidy_aliases(self, batch: Batch) -> None:
         """What has gone has no alias; nor has what the disk calls by its own name."""
@@ -255,6 +265,11 @@ class Replica:
         if len(found) < len(wanted):
             found.update(await self.index.manifests(list(wanted - found.keys())))
         return found
+
+    async def holders(self, digests: Iterable[bytes]) -> dict[bytes, list[UUID]]:
+        """Some of the nodes that hold, in one of the trees, the content of these digests. Ask the tree whether they still do."""
+        wanted = [digest for digest in digests if digest]
+        return await self.index.holders(self.key, wanted) if wanted else {}
 
     def _remember(self, manifests: dict[bytes, FullContent]) -> None:
         small = {d: content for d, content in manifests.items() if len(content.chunks) <= 4}
