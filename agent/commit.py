@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -130,11 +130,12 @@ class Committer:
         if not changes or (len(changes) < _ENOUGH and self._shall_wait()):
             return False
         manifests = await replica.manifests(self._digests(changes))
+        holders = await replica.holders(d for d, content in manifests.items() if len(content.chunks) > 1)
         if any(change.after is None for change in changes) and not await self._looker.check_in_place():
             return False
         if replica.plan() is not plan:
             return True
-        await self._store(changes, manifests)
+        await self._store(changes, manifests, holders)
         return True
 
     def _shall_wait(self) -> bool:
@@ -181,11 +182,16 @@ class Committer:
             if node is not None and node.kind is Kind.FILE
         }
 
-    async def _store(self, changes: list[Change], manifests: dict[bytes, FullContent]) -> None:
+    async def _store(
+        self,
+        changes: list[Change],
+        manifests: dict[bytes, FullContent],
+        holders: Mapping[bytes, Iterable[UUID]],
+    ) -> None:
         replica = self._replica
         sent = self._sent(changes)
         while True:
-            asked = self._operations(changes, manifests)
+            asked = self._operations(changes, manifests, holders)
             body = self._body(asked)
             if len(body) <= MESSAGE_SIZE_BYTES or len(changes) == 1:
                 break
@@ -198,7 +204,7 @@ class Committer:
                 tree=replica.trees.remote,
             )
             sent = self._sent(changes)
-            if len(self._operations(changes, manifests)) == len(asked):
+            if len(self._operations(changes, manifests, holders)) == len(asked):
                 break  # they need each other: it is this, whole, or nothing
         if len(asked) > MAX_OPERATIONS_PER_COMMIT:
             self._park_all(changes)
@@ -224,10 +230,15 @@ class Committer:
         return {change.node_id: local.get(change.node_id) for change in changes}
 
     def _operations(
-        self, changes: list[Change], manifests: dict[bytes, FullContent]
+        self,
+        changes: list[Change],
+        manifests: dict[bytes, FullContent],
+        holders: Mapping[bytes, Iterable[UUID]],
     ) -> tuple[Operation, ...]:
         trees = self._replica.trees
-        return operations(changes, trees.remote, trees.tombstones, manifests.get, whole=self._whole)
+        return operations(
+            changes, trees.remote, trees.tombstones, manifests.get, whole=self._whole, holders=holders
+        )
 
     def _body(self, asked: tuple[Operation, ...]) -> bytes:
         replica = self._replica

@@ -11,10 +11,11 @@ import structlog
 
 from agent.control import ControlServer
 from agent.errors import DiskFull, FolderLinked, Untrusted, is_disk_full
-from agent.folder import CONFLICT_MARK, REOPEN_S, Folder, placed_seq
+from agent.folder import REOPEN_S, Folder, placed_seq
 from agent.home import Credential, FolderRecord, Home
 from agent.index import Index
 from agent.marker import Marker, read_marker, remove_marker, write_marker
+from agent.names import CONFLICT_MARK
 from agent.patience import Patience, jittered
 from agent.plan import plan
 from agent.scan import Problem, RootGone
@@ -36,6 +37,9 @@ PUBLISHER_IDLE_S: Final = 60.0
 SESSION_TIMEOUT_S: Final = 15.0
 HEADS_EVERY_S: Final = 900.0
 HOPELESS_LOOK_S: Final = 0.25
+UNUSED_SHARE: Final = 0.2
+"""Of the manifests kept, the share that may be of use to nobody: to look for them costs time at the start."""
+
 BROKER_WAIT_S: Final = 15.0
 """How long the broker may take to be reached before what is missing is asked of the metadata server."""
 
@@ -119,7 +123,7 @@ class Agent:
         cafile = self._home.cafile
         self._index = await asyncio.to_thread(Index, self._home.index_path)
         stack.push_async_callback(self._index.close)
-        await self._index.drop_unused_manifests()
+        await self._index.drop_unused_manifests(share=UNUSED_SHARE)
         self._service = await stack.enter_async_context(Service(credential.metadata_url, token, cafile))
         self._transfer = await stack.enter_async_context(Transfer(credential.gateway_url, token, cafile))
         publisher = Publisher(

@@ -37,7 +37,6 @@ from broker.model import Cursor
 log = structlog.get_logger()
 
 REOPEN_S: Final = 5.0
-CONFLICT_MARK: Final = " (conflicted copy of "
 
 
 def new_node_id() -> UUID:
@@ -231,7 +230,7 @@ class Folder:
             "placed": placed_seq(replica.cursor, replica.trees, plan.place),
             "pending_up": len(plan.commit) + len(trees.unread - trees.ignored),
             "pending_down": len(plan.place) + _missing(replica),
-            "conflicts": sum(CONFLICT_MARK in node.name for node in replica.trees.local.nodes.values()),
+            "conflicts": len(replica.conflicts),
             "aliases": [
                 {
                     "path": printable(trees.local.path(node_id) or ""),

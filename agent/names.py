@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from broker.model import MAX_NAME_SIZE_BYTES
 
+CONFLICT_MARK: Final = " (conflicted copy of "
 MAX_SUFFIX_SIZE_BYTES: Final = 32
 MAX_DEVICE_SIZE_BYTES: Final = 80
 
@@ -81,7 +82,7 @@ def is_conflict_name(name: str, device: str) -> bool:
 
 def _opening(device: str) -> str:
     owner = "".join("-" if c in "/\0" or not c.isprintable() else c for c in device)
-    return f" (conflicted copy of {_cut(owner, MAX_DEVICE_SIZE_BYTES) or 'device'} "
+    return f"{CONFLICT_MARK}{_cut(owner, MAX_DEVICE_SIZE_BYTES) or 'device'} "
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -97,6 +97,14 @@ class Tree:
         self._names: dict[UUID, dict[str, UUID]] = {}
         self.update({node.node_id: node for node in nodes})
 
+    def copy(self) -> "Tree":
+        """Another tree of the same nodes, by far faster than from the nodes one by one."""
+        tree = Tree()
+        tree.nodes, tree.shadowed, tree.aliases = self.nodes.copy(), self.shadowed.copy(), self.aliases.copy()
+        tree._by_alias = self._by_alias.copy()
+        tree._names = {parent_id: names.copy() for parent_id, names in self._names.items()}
+        return tree
+
     def __contains__(self, node_id: UUID) -> bool:
         return node_id in self.nodes
 
@@ -111,6 +119,10 @@ class Tree:
         """The node of that name in a directory; None when the name is free."""
         node_id = self._names.get(parent_id, {}).get(name)
         return None if node_id is None else self.nodes[node_id]
+
+    def names(self, parent_id: UUID) -> Mapping[str, UUID]:
+        """The ids of the nodes directly in a directory, by the journal's names for them. Not to be kept."""
+        return self._names.get(parent_id, {})
 
     def children(self, parent_id: UUID) -> list[Node]:
         """The nodes directly in a directory, in no order."""
