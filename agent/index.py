@@ -82,7 +82,13 @@ _LEFT: Final = """
 ALTER TABLE folders ADD COLUMN left_folder TEXT;    -- where it was, when a person took the folder off; its number counts on
 """
 
-_STEPS: Final = (_SCHEMA, _COPIES, _UNCLAIMED, _ALIASES, _IGNORED, _LEFT)
+_BASES: Final = """
+CREATE TABLE bases (                                -- what a conflict copy made here, and its original, both came from
+    folder INTEGER NOT NULL, copy_id BLOB NOT NULL, digest BLOB NOT NULL, PRIMARY KEY (folder, copy_id)
+) WITHOUT ROWID;
+"""
+
+_STEPS: Final = (_SCHEMA, _COPIES, _UNCLAIMED, _ALIASES, _IGNORED, _LEFT, _BASES)
 """What each version of the schema adds to the one before."""
 
 SCHEMA_VERSION: Final = len(_STEPS)
@@ -150,6 +156,7 @@ class Batch:
         self.unannounced: dict[UUID, bool] = {}
         self.ignored: dict[UUID, bool] = {}
         self.copies: dict[UUID, UUID | None] = {}
+        self.bases: dict[UUID, bytes | None] = {}
         self.aliases: dict[UUID, str | None] = {}
         self.manifests: dict[bytes, FullContent] = {}
         self.columns: dict[str, object] = {}
@@ -169,6 +176,7 @@ class FolderState(Struct):
     left_folder: str | None
     prints: dict[UUID, Print]
     lingering: dict[str, tuple[str, Print]]
+    bases: dict[UUID, bytes]
 
 
 class Index:
@@ -270,6 +278,10 @@ class Index:
                 r[0]: (r[1], msgspec.msgpack.decode(r[2], type=Print))
                 for r in db.execute(_SELECT_LINGERING, (key,))
             },
+            bases={
+                ids[r[0]]: r[1]
+                for r in db.execute("SELECT copy_id, digest FROM bases WHERE folder = ?", (key,))
+            },
         )
         return state, self._load_trees(key, ids)
 
@@ -333,6 +345,7 @@ class Index:
                 "unannounced",
                 "ignored",
                 "copies",
+                "bases",
                 "aliases",
                 "lingering",
             ):
@@ -368,6 +381,7 @@ class Index:
             _write_rows(
                 db, "copies", 1, key, {k: None if v is None else (v.bytes,) for k, v in batch.copies.items()}
             )
+            _write_bases(db, key, batch.bases)
             _write_rows(
                 db, "aliases", 1, key, {k: None if v is None else (v,) for k, v in batch.aliases.items()}
             )
@@ -401,7 +415,9 @@ class Index:
     async def drop_unused_manifests(self) -> None:
         """Forget manifests that no node names any more."""
         await self._run(
-            self._db.execute, "DELETE FROM manifests WHERE digest NOT IN (SELECT digest FROM nodes)"
+            self._db.execute,
+            "DELETE FROM manifests WHERE digest NOT IN (SELECT digest FROM nodes)"
+            " AND digest NOT IN (SELECT digest FROM bases)",
         )
 
 
@@ -458,6 +474,13 @@ def _write_rows(
         f"INSERT OR REPLACE INTO {table} VALUES ({marks})",  # noqa: S608
         [(key, node_id.bytes, *row) for node_id, row in rows.items() if row is not None],
     )
+
+
+def _write_bases(db: sqlite3.Connection, key: int, bases: Mapping[UUID, bytes | None]) -> None:
+    for copy_id, digest in bases.items():
+        db.execute("DELETE FROM bases WHERE folder = ? AND copy_id = ?", (key, copy_id.bytes))
+        if digest is not None:
+            db.execute("INSERT INTO bases VALUES (?, ?, ?)", (key, copy_id.bytes, digest))
 
 
 class _Transaction:

@@ -32,6 +32,7 @@ class Replica:
         disk: Held by whoever looks at the disk as a whole, or changes it.
         changed: Called after every change, to wake whoever waits.
         parked: Nodes whose commit was refused for good, with the reason, until they change.
+        bases: For a conflict copy that was made here, the digest of what it and its original both came from.
         broken: Nodes whose content cannot be had from the service, with the reason.
         problems: What the last looks could not sync, by path.
         placing: Nodes that are being put in place: nothing else is staged for them, and their tombstones are kept.
@@ -65,6 +66,7 @@ class Replica:
         self.trees = trees
         self.prints: dict[UUID, Print] = state.prints
         self.lingering = state.lingering
+        self.bases = state.bases
         self.cursor: Cursor | None = state.cursor
         self.number = state.number
         self.in_flight: InFlight | None = state.request
@@ -149,6 +151,9 @@ class Replica:
         """Take over a batch: in memory at once, and durably when this returns."""
         trees = self.trees
         self._tidy_aliases(batch)
+        batch.bases.update(
+            {n: None for n in self.bases.keys() & batch.local.keys() if batch.local[n] is None}
+        )
         trees.remote.update(batch.remote)
         trees.local.update(batch.local)
         trees.local.rename_on_disk(batch.aliases)
@@ -157,6 +162,7 @@ class Replica:
         _merge(trees.tombstones, batch.tombstones)
         _merge(trees.copies, batch.copies)
         _merge(self.lingering, batch.lingering)
+        _merge(self.bases, batch.bases)
         for node_id, stays in batch.unannounced.items():
             (trees.unannounced.add if stays else trees.unannounced.discard)(node_id)
         for node_id, is_ignored in batch.ignored.items():
