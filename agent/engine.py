@@ -9,6 +9,7 @@ from uuid import UUID
 import msgspec
 import structlog
 
+from agent.answers import Asked, answers_for
 from agent.control import ControlServer
 from agent.errors import DiskFull, FolderLinked, Untrusted, is_disk_full
 from agent.folder import CONFLICT_MARK, REOPEN_S, Folder, placed_seq
@@ -78,7 +79,7 @@ class Agent:
             async with contextlib.AsyncExitStack() as stack:
                 await self._open(stack)
                 await stack.enter_async_context(
-                    ControlServer(self._home.socket_path, handlers_for(self, stop))
+                    ControlServer(self._home.socket_path, {**handlers_for(self, stop), **answers_for(self)})
                 )
                 await self._work_until(stop.wait())
                 log.info("agent.stopped", device_id=str(self._credential.device_id))
@@ -354,6 +355,27 @@ class Agent:
             if await self._compare_heads() and all(f.is_settled for f in self._folders.values()):
                 return
             await patience.wait()
+
+    def asked(self, folder: Path) -> Asked:
+        """A folder that people ask of.
+
+        Raises:
+            NotFound: It is not synced.
+            RootGone: It is not in its place, or not opened yet.
+        """
+        record = next((record for record in self._home.folders() if record.folder == str(folder)), None)
+        if record is None:
+            raise NotFound(f"{folder} is not synced: `hutch list` shows what is")
+        found = self._folders.get(record.workspace_id)
+        if found is None:
+            problem = self._missing.get(record.workspace_id)
+            raise RootGone(problem.message if problem else f"{folder} is being opened: ask again in a moment")
+        return Asked(
+            replica=found.replica,
+            resolver=found.resolver,
+            rules=lambda: found.looker.rules,
+            is_paused=not self._may_run.is_set(),
+        )
 
     def status(self) -> dict[str, Any]:
         """The object that `hutch status --json` prints."""
