@@ -4,6 +4,7 @@ import errno
 import os
 import stat
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -16,7 +17,7 @@ from agent.explain import Item, Reason, Seen, View, explain, outlook
 from agent.filesystem import Root, birth_ns, kind_of, print_of
 from agent.finish import in_thread
 from agent.ignore import Rules
-from agent.index import Print
+from agent.index import Print, Taken
 from agent.replica import Replica
 from agent.resolve import Choice, Copy, Resolver
 from agent.scan import Problem
@@ -117,8 +118,25 @@ async def answer_explain(asked: Asked, arguments: dict[str, Any]) -> dict[str, A
     look = None if node is None else replica.prints.get(node.node_id)
     rules = await in_thread(asked.rules)
     seen = await in_thread(see, replica.root, path, look, rules)
-    found = msgspec.to_builtins(explain(asked.view, path, seen))
-    return {"folder": str(replica.root.folder), "name": replica.name, **found}
+    found = explain(asked.view, path, seen)
+    seqs = [seq for seq in dict.fromkeys((found.version, found.agreed)) if seq]
+    taken = await replica.index.commits(replica.key, seqs)
+    told: dict[str, Any] = msgspec.to_builtins(found)
+    told["sentences"] = [*found.sentences, *(_when(seq, taken[seq]) for seq in seqs if seq in taken)]
+    times = {f"{key}_at": _time(taken.get(told[key] or 0)) for key in ("version", "agreed")}
+    return {"folder": str(replica.root.folder), "name": replica.name, **told, **times}
+
+
+def _when(seq: int, taken: Taken) -> str:
+    at = datetime.fromtimestamp(taken.committed_ns // 1_000_000_000, UTC).astimezone()
+    whose = "this device" if taken.own else "another device"
+    return f"The service took version {seq} on {at:%Y-%m-%d} at {at:%H:%M:%S}, from {whose}."
+
+
+def _time(taken: Taken | None) -> str | None:
+    if taken is None:
+        return None
+    return datetime.fromtimestamp(taken.committed_ns // 1_000_000_000, UTC).isoformat().replace("+00:00", "Z")
 
 
 def see(root: Root, path: str, known: Print | None, rules: Rules) -> Seen:

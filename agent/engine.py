@@ -121,6 +121,7 @@ class Agent:
         self._index = await asyncio.to_thread(Index, self._home.index_path)
         stack.push_async_callback(self._index.close)
         await self._index.drop_unused_manifests()
+        await self._index.drop_unused_commits()
         self._service = await stack.enter_async_context(Service(credential.metadata_url, token, cafile))
         self._transfer = await stack.enter_async_context(Transfer(credential.gateway_url, token, cafile))
         publisher = Publisher(

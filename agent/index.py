@@ -86,12 +86,20 @@ _BASES: Final = """
 CREATE TABLE bases (                                -- what a conflict copy made here, and its original, both came from
     folder INTEGER NOT NULL, copy_id BLOB NOT NULL, digest BLOB NOT NULL, PRIMARY KEY (folder, copy_id)
 ) WITHOUT ROWID;
+CREATE TABLE commits (                              -- when the service took each commit that was received, by its clock
+    folder INTEGER NOT NULL, seq INTEGER NOT NULL, committed_ns INTEGER NOT NULL,
+    own INTEGER NOT NULL,                           -- 1: it came from this device
+    PRIMARY KEY (folder, seq)
+) WITHOUT ROWID;
 """
 
 _STEPS: Final = (_SCHEMA, _COPIES, _UNCLAIMED, _ALIASES, _IGNORED, _LEFT, _BASES)
 """What each version of the schema adds to the one before."""
 
 SCHEMA_VERSION: Final = len(_STEPS)
+
+MANY_COMMITS: Final = 10_000
+"""How many times of commits are kept without asking whether anything needs them."""
 
 _DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _TREES: Final = ("remote", "local", "synced")
@@ -131,6 +139,13 @@ class Print(Struct, frozen=True, array_like=True, gc=False):
         )
 
 
+class Taken(Struct, frozen=True):
+    """When the service took a commit, in nanoseconds since 1970 by its clock, and whether it came from this device."""
+
+    committed_ns: int
+    own: bool
+
+
 class InFlight(Struct, frozen=True, array_like=True):
     """A request that awaits its answer.
 
@@ -157,6 +172,8 @@ class Batch:
         self.ignored: dict[UUID, bool] = {}
         self.copies: dict[UUID, UUID | None] = {}
         self.bases: dict[UUID, bytes | None] = {}
+        self.commits: dict[int, Taken] = {}
+        self.forgets_commits = False
         self.aliases: dict[UUID, str | None] = {}
         self.manifests: dict[bytes, FullContent] = {}
         self.columns: dict[str, object] = {}
@@ -346,6 +363,7 @@ class Index:
                 "ignored",
                 "copies",
                 "bases",
+                "commits",
                 "aliases",
                 "lingering",
             ):
@@ -382,6 +400,12 @@ class Index:
                 db, "copies", 1, key, {k: None if v is None else (v.bytes,) for k, v in batch.copies.items()}
             )
             _write_bases(db, key, batch.bases)
+            if batch.forgets_commits:
+                db.execute("DELETE FROM commits WHERE folder = ?", (key,))
+            db.executemany(
+                "INSERT OR REPLACE INTO commits VALUES (?, ?, ?, ?)",
+                [(key, seq, taken.committed_ns, taken.own) for seq, taken in batch.commits.items()],
+            )
             _write_rows(
                 db, "aliases", 1, key, {k: None if v is None else (v,) for k, v in batch.aliases.items()}
             )
@@ -397,6 +421,34 @@ class Index:
                     )
             for column, value in batch.columns.items():
                 db.execute(f"UPDATE folders SET {column} = ? WHERE folder = ?", (value, key))  # noqa: S608
+
+    # --- when commits were taken
+
+    async def commits(self, key: int, seqs: list[int]) -> dict[int, Taken]:
+        """When the service took these commits; those that came with a snapshot are not known, and left out."""
+        return await self._run(self._commits, key, seqs)
+
+    def _commits(self, key: int, seqs: list[int]) -> dict[int, Taken]:
+        found = {}
+        for seq in seqs:
+            row = self._db.execute(
+                "SELECT committed_ns, own FROM commits WHERE folder = ? AND seq = ?", (key, seq)
+            ).fetchone()
+            if row is not None:
+                found[seq] = Taken(row[0], bool(row[1]))
+        return found
+
+    async def drop_unused_commits(self) -> None:
+        """Forget the times of commits that are no node's version any more, once they are many more than the nodes."""
+        await self._run(self._drop_unused_commits)
+
+    def _drop_unused_commits(self) -> None:
+        count = "SELECT (SELECT count(*) FROM commits), (SELECT count(*) FROM prints)"
+        commits, nodes = self._db.execute(count).fetchone()
+        if commits > 2 * nodes + MANY_COMMITS:
+            self._db.execute(
+                "DELETE FROM commits WHERE (folder, seq) NOT IN (SELECT folder, version FROM nodes)"
+            )
 
     # --- manifests
 

@@ -241,6 +241,7 @@ class Replica:
             batch.unannounced.update(dict.fromkeys(trees.unannounced, False))
             batch.ignored.update(dict.fromkeys(trees.ignored, False))
             batch.columns.update(chain=None, seq=0, request=None, unclaimed=1)
+            batch.forgets_commits = True  # another epoch has others of these numbers
             self.unclaimed = True
             self.cursor = self.head = self.in_flight = None
             self.looked = False

@@ -37,6 +37,8 @@ def command(context: Context, path: Path) -> None:
             "rule": None,
             "own_name": None,
             "waits_for": [],
+            "version_at": None,
+            "agreed_at": None,
         }
     else:
         told = context.run(ask(home, "explain", record.folder, inside=inside))

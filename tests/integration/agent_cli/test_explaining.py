@@ -4,11 +4,13 @@ import logging
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 import structlog
 
+from broker.messages import decode_entry
 from tests.agents.world import World
 from tests.integration.agent_cli.conftest import Shell
 from tests.integration.agent_cli.desk import Desk, serving_history
@@ -161,8 +163,14 @@ async def test_a_synced_file_is_explained(two: Two, monkeypatch: pytest.MonkeyPa
             str(two.laptop.device.path),
         )
         assert told["version"] == told["agreed"] > 0
+        entry, _ = two.world.store.journal[two.world.workspace_id][told["version"] - 1]
+        taken_s = decode_entry(entry).committed_ns // 1_000_000_000
+        assert datetime.fromisoformat(told["version_at"]).timestamp() == taken_s
+        assert told["version_at"] == told["agreed_at"]
     shown = await two.laptop("explain", "other.txt")
     assert shown.out.startswith("sub/other.txt\n  It is synced: this device and the service have the same.\n")
+    assert "from this device" in shown.out
+    assert "from another device" in (await two.desktop("explain", two.desktop.path("plan.txt"))).out
 
 
 async def test_states_of_a_running_device(two: Two, tmp_path: Path) -> None:
