@@ -7,13 +7,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Protocol
+from uuid import UUID
 
 import msgspec
 from msgspec import Struct
 
 from agent.control import Handler
 from agent.errors import DiskFull, SystemRefused, is_disk_full
-from agent.explain import Item, Reason, Seen, View, explain, outlook
+from agent.explain import Item, Outlook, Reason, Seen, View, explain, outlook
 from agent.filesystem import Root, birth_ns, kind_of, print_of
 from agent.finish import in_thread
 from agent.ignore import Rules
@@ -28,10 +29,33 @@ MAX_LISTED: Final = 10_000
 """How many changes of a direction go into one answer: whoever wants all asks page by page."""
 
 
+class Memory:
+    """The last outlook of a folder: a long one is asked for page by page, and made once."""
+
+    def __init__(self) -> None:
+        self._key: tuple[object, ...] = ()
+        self._found = Outlook()
+
+    def outlook(self, view: View) -> Outlook:
+        """What would be done in the folder. The caller holds on to nothing of `view` but its values."""
+        key = (view.planned, view.behind, view.is_paused, view.in_flight, *view.placing, *view.problems)
+        if view.planned is None or not _are_same(key, self._key):
+            self._key, self._found = key, outlook(view)
+        return self._found
+
+
+def _are_same(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
+    """Whether two tuples hold the same objects, or equal numbers and paths: plans are not compared by value."""
+    return len(one) == len(other) and all(
+        a is b or (isinstance(a, str | int | UUID) and a == b) for a, b in zip(one, other, strict=True)
+    )
+
+
 class Asked(Struct, frozen=True, kw_only=True):
     """A folder that is asked about. `rules` blocks."""
 
     replica: Replica
+    memory: Memory
     resolver: Resolver
     rules: Callable[[], Rules]
     is_paused: bool = False
@@ -56,6 +80,8 @@ class Asked(Struct, frozen=True, kw_only=True):
             parked=_reasons(replica.parked),
             broken=_reasons(replica.broken),
             problems=_reasons(replica.problems),
+            # With an unknown past the agent's plan leaves out what is to be told: people are told of it as waiting.
+            planned=replica.plan() if replica.looked and not replica.unclaimed else None,
         )
 
 
@@ -77,7 +103,7 @@ async def answer_plan(asked: Asked, arguments: dict[str, Any]) -> dict[str, Any]
     """What would be done: `offset` and `limit` choose of each direction; the counts are of all."""
     offset, limit = int(arguments.get("offset", 0)), min(int(arguments.get("limit", MAX_LISTED)), MAX_LISTED)
     view = asked.view
-    found = outlook(view)
+    found = asked.memory.outlook(view)
     chosen = [
         item for items in (found.up, found.down, found.waits) for item in items[offset : offset + limit]
     ]
@@ -118,7 +144,8 @@ async def answer_explain(asked: Asked, arguments: dict[str, Any]) -> dict[str, A
     look = None if node is None else replica.prints.get(node.node_id)
     rules = await in_thread(asked.rules)
     seen = await in_thread(see, replica.root, path, look, rules)
-    found = explain(asked.view, path, seen)
+    view = asked.view
+    found = explain(view, path, seen, asked.memory.outlook(view))
     seqs = [seq for seq in dict.fromkeys((found.version, found.agreed)) if seq]
     taken = await replica.index.commits(replica.key, seqs)
     told: dict[str, Any] = msgspec.to_builtins(found)

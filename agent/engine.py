@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 import structlog
 
-from agent.answers import Asked, answers_for
+from agent.answers import Asked, Memory, answers_for
 from agent.control import ControlServer
 from agent.errors import DiskFull, FolderLinked, Untrusted, is_disk_full
 from agent.folder import CONFLICT_MARK, REOPEN_S, Folder, placed_seq
@@ -55,6 +55,7 @@ class Agent:
         self._index: Index | None = None
         self._folders: dict[UUID, Folder] = {}
         self._missing: dict[UUID, Problem] = {}
+        self._memories: dict[UUID, Memory] = {}
         self._tasks: dict[UUID, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
         self._may_run = asyncio.Event()
@@ -373,6 +374,7 @@ class Agent:
             raise RootGone(problem.message if problem else f"{folder} is being opened: ask again in a moment")
         return Asked(
             replica=found.replica,
+            memory=self._memories.setdefault(record.workspace_id, Memory()),
             resolver=found.resolver,
             rules=lambda: found.looker.rules,
             is_paused=not self._may_run.is_set(),

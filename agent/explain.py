@@ -49,6 +49,7 @@ class View(Struct, frozen=True, kw_only=True):
         parked: What the service has refused for good.
         broken: What cannot be had, or placed, here.
         problems: What the last looks could not sync, by path; those of the whole folder by what is no path.
+        planned: The plan for all this, where there is one already; None: it is made.
     """
 
     trees: Trees
@@ -65,6 +66,7 @@ class View(Struct, frozen=True, kw_only=True):
     parked: Mapping[UUID, Reason] = {}
     broken: Mapping[UUID, Reason] = {}
     problems: Mapping[str, Reason] = {}
+    planned: Plan | None = None
 
     @property
     def behind(self) -> int:
@@ -144,7 +146,7 @@ class _Settled(Struct):
 def _settle(view: View) -> _Settled:
     trees = view.trees
     held = {*view.parked, *view.broken, *trees.all_ignored()}
-    planned = plan(trees, device=view.device, date=view.date, held=held)
+    planned = view.planned or plan(trees, device=view.device, date=view.date, held=held)
     asides: dict[UUID, KeepAside] = {}
     for _ in range(_ROUNDS):
         if not (planned.adoptions or planned.asides):
@@ -478,17 +480,19 @@ class Explanation(Struct, frozen=True, kw_only=True):
     waits_for: tuple[str, ...] = ()
 
 
-def explain(view: View, path: str, seen: Seen) -> Explanation:
+def explain(view: View, path: str, seen: Seen, found: Outlook | None = None) -> Explanation:
     """Say what a path is, and what it waits for.
 
     Args:
         view: The folder.
         path: Relative to the folder, as the disk has it; `""` is the folder itself.
         seen: What stands there.
+        found: The folder's outlook, where it is known already.
     """
+    found = found or outlook(view)
     first = path.split("/")[0]
     if not path:
-        return Explanation(path=path, state="folder", sentences=_of_the_folder(view))
+        return Explanation(path=path, state="folder", sentences=_of_the_folder(found))
     if fold_name(first) == _RESERVED:
         return _left_out(path, "own", "This is Hutch's own: it is never synced.")
     if seen.link is not None:
@@ -503,15 +507,14 @@ def explain(view: View, path: str, seen: Seen) -> Explanation:
         return _with_versions(view, _ignored(view, path, seen.rule, node), node)
     if node is None and seen.kind == "special":
         return _left_out(path, "special", "Not synced: pipes, sockets and devices are not.")
-    return _Explaining(view, path, seen).run()
+    return _Explaining(view, path, seen, found).run()
 
 
 def _left_out(path: str, state: str, text: str) -> Explanation:
     return Explanation(path=path, state=state, sentences=(text,))
 
 
-def _of_the_folder(view: View) -> tuple[str, ...]:
-    found = outlook(view)
+def _of_the_folder(found: Outlook) -> tuple[str, ...]:
     counts = [
         f"{len(items)} {words}"
         for items, words in ((found.up, "to send"), (found.down, "to fetch"), (found.waits, "waiting"))
@@ -564,13 +567,12 @@ def _with_versions(view: View, about: Explanation, node: Node | None) -> Explana
 class _Explaining:
     """One run of `explain`, for what is neither left out by rule nor by nature."""
 
-    def __init__(self, view: View, path: str, seen: Seen) -> None:
+    def __init__(self, view: View, path: str, seen: Seen, found: Outlook) -> None:
         self.view = view
         self.path = path
         self.seen = seen
         trees = view.trees
         self.node = trees.local.find(path) or trees.remote.find(path) or trees.synced.find(path)
-        found = outlook(view)
         node_id = None if self.node is None else self.node.node_id
         self.items = {i.direction: i for i in (*found.up, *found.down, *found.waits) if i.node_id == node_id}
         self.notes = found.notes

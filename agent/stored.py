@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
-from agent.answers import ANSWERS, Asked
+from agent.answers import ANSWERS, Asked, Memory
 from agent.fetch import Fetcher
 from agent.filesystem import Root
 from agent.folder import open_replica
@@ -58,6 +58,7 @@ async def _stored(home: Home, record: FolderRecord, *, is_to_change: bool) -> As
         fetcher = Fetcher(replica, transfer, service, _no_hint, asyncio.Event())
         yield Asked(
             replica=replica,
+            memory=Memory(),
             resolver=Resolver(replica, fetcher, transfer, _no_hint),
             rules=lambda: _rules(replica.root),
             is_running=False,

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 from msgspec import structs
 
-from agent.answers import Asked, answers_for
+from agent.answers import Asked, Memory, answers_for
 from agent.control import ControlServer
 from agent.home import FolderRecord, Home
 from block_gateway.wire import absent, decode_hashes, make_frame
@@ -24,6 +24,7 @@ class Desk:
 
     def __init__(self, device: Device, url: str, base: Path, capture: pytest.CaptureFixture[str]) -> None:
         self.device = device
+        self._memory = Memory()
         self.home = Home.open({"HUTCH_HOME": str(device.home), "HOME": str(base)})
         credential = structs.replace(device._credential(), metadata_url=url, gateway_url=url)
         self.home.save_credential(credential)
@@ -45,6 +46,7 @@ class Desk:
         found = self.device.folder
         return Asked(
             replica=found.replica,
+            memory=self._memory,
             resolver=found.resolver,
             rules=lambda: found.looker.rules,
             is_paused=not self.device.may_run.is_set(),
