@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from agent import place
+from agent.filesystem import Root
 from agent.place import Staged
 from agent.plan import Change
 from agent.resolve import Choice
@@ -128,11 +130,11 @@ async def test_an_edit_that_no_look_has_seen_is_kept(
 ) -> None:
     """The disk is compared with what was seen before anything is done; a late edit is nobody's version yet."""
     world, laptop, desktop, path = await in_conflict(tmp_path)
-    place = desktop.folder.fetcher.place_decided
+    place_decided = desktop.folder.fetcher.place_decided
 
     async def place_late(change: Change, staged: Staged | None) -> bool:
         desktop.write(path if which == "copy" else "plan.txt", "late edit")
-        return await place(change, staged)
+        return await place_decided(change, staged)
 
     with monkeypatch.context() as patch, contextlib.suppress(Refused):
         patch.setattr(desktop.folder.fetcher, "place_decided", place_late)
@@ -215,5 +217,35 @@ async def test_a_disk_that_is_full_keeps_both(tmp_path: Path, monkeypatch: pytes
         with pytest.raises(OSError, match="No space"):
             await desktop.folder.resolver.resolve(path, "mine")
     assert desktop.contents() == before
+    assert desktop.stage() == []
+    await stop(laptop, desktop)
+
+
+@pytest.mark.parametrize("choice", ["mine", "merged", "theirs"])
+@pytest.mark.parametrize("steps_done", [False, True])
+async def test_a_crash_in_the_middle_is_gone_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choice: Choice, steps_done: bool
+) -> None:
+    """The intent is written by then: the next start does the rest, and what was not begun is left as it was."""
+    world, laptop, desktop, path = await in_conflict(tmp_path)
+    carry_out = place.carry_out
+
+    def crash(root: Root, intent: place.Intent) -> place.Outcome:
+        if steps_done:
+            carry_out(root, intent)
+        raise ZeroDivisionError("the power is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place, "carry_out", crash)
+        with pytest.raises(ZeroDivisionError):
+            await desktop.folder.resolver.resolve(path, choice, content=b"both")
+        await desktop.stop()
+    await desktop.start()
+    await world.settle()
+    assert laptop.tree() == desktop.tree()
+    kept = {"mine": b"desktop 0", "merged": b"both", "theirs": b"laptop 0"}[choice]
+    assert laptop.read("plan.txt") == kept
+    assert copies(laptop) == ([] if choice == "theirs" else [path])
+    assert {b"laptop 0", b"desktop 0", kept} <= versions_below(world, "")
     assert desktop.stage() == []
     await stop(laptop, desktop)
