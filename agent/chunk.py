@@ -42,7 +42,9 @@ def choose_cut(size: int) -> int:
     return 20
 
 
-def cut_file(fd: int, *, cut: int, cancelled: Callable[[], bool]) -> tuple[Manifest, int]:
+def cut_file(
+    fd: int, *, cut: int, cancelled: Callable[[], bool], size: int | None = None
+) -> tuple[Manifest, int]:
     """Read an open file from its start to its end, into a manifest.
 
     Source: FastCDC (Xia et al., "The Design of Fast Content-Defined Chunking", 2020), as in pyfastcdc.
@@ -51,6 +53,7 @@ def cut_file(fd: int, *, cut: int, cancelled: Callable[[], bool]) -> tuple[Manif
         fd: Open for reading. Its position moves.
         cut: log2 of the average chunk size, one of `CUTS`.
         cancelled: Asked once a chunk.
+        size: How many bytes of it, from the beginning; None: all.
 
     Returns:
         The manifest of what was read, and the number of bytes read. The file may have changed meanwhile: the caller
@@ -61,9 +64,10 @@ def cut_file(fd: int, *, cut: int, cancelled: Callable[[], bool]) -> tuple[Manif
         OSError: The file cannot be read.
     """
     os.lseek(fd, 0, os.SEEK_SET)
+    stream = _Descriptor(fd) if size is None else _Beginning(fd, size)
     chunks: list[Chunk] = []
     total = 0
-    for piece in _cutter(cut).cut_stream(_Descriptor(fd)):
+    for piece in _cutter(cut).cut_stream(stream):
         if cancelled():
             raise CuttingCancelled("stopped cutting a file, as was asked")
         # `data` is valid only until the next piece: hashed here, never kept.
@@ -80,12 +84,17 @@ def matches(fd: int, manifest: Manifest) -> bool:
     size = sum(chunk.size for chunk in manifest)
     if os.fstat(fd).st_size != size:
         return False
+    return begins_with(fd, manifest) and os.pread(fd, 1, size) == b""
+
+
+def begins_with(fd: int, manifest: Manifest) -> bool:
+    """Say whether the open file begins with the manifest's bytes. Raises `OSError` when it cannot be read."""
     offset = 0
     for chunk in manifest:
         if read_chunk(fd, offset, chunk) is None:
             return False
         offset += chunk.size
-    return os.pread(fd, 1, offset) == b""
+    return True
 
 
 def read_chunk(fd: int, offset: int, chunk: Chunk) -> bytes | None:
@@ -129,3 +138,18 @@ class _Descriptor:
 
     def readinto(self, buffer: memoryview) -> int:
         return os.readv(self._fd, [buffer])
+
+
+class _Beginning:
+    """The first bytes of a descriptor."""
+
+    def __init__(self, fd: int, size: int) -> None:
+        self._fd = fd
+        self._left = size
+
+    def readinto(self, buffer: memoryview) -> int:
+        if not self._left:
+            return 0
+        got = os.readv(self._fd, [buffer[: self._left]])
+        self._left -= got
+        return got

@@ -37,6 +37,7 @@ log = structlog.get_logger()
 
 SMALL_SIZE_BYTES: Final = 16 * 1024 * 1024
 LINGER_LOOK_S: Final = 5.0
+UNTOLD_S: Final = 60.0
 PLACING: Final = "\0place"
 """The key of the problem that keeps everything from being placed: no path, so that no look drops it."""
 PLACE_AT_ONCE: Final = 5_000
@@ -65,6 +66,7 @@ class Fetcher:
         self._may_run = may_run
         self._staged: dict[UUID, tuple[Node, Staged]] = {}
         self._busy: set[UUID] = set()
+        self._untold: dict[str, float] = {}  # since when nobody could tell whether a replaced file is open
         if replica.intent is not None:  # notices may come before it could be carried out
             replica.placing = {step.node.node_id for step in decode_intent(replica.intent).steps}
 
@@ -167,6 +169,8 @@ class Fetcher:
         )
         if ready:
             return await self._place(plan, ready)
+        if plan.is_empty and self._replica.looked and not self._replica.trees.unread:
+            self._replica.joining = False
         renamed = self._to_rename()
         return await self._place(plan, renamed) if renamed else None
 
@@ -253,7 +257,7 @@ class Fetcher:
                     async for version in stream:
                         found.setdefault(version.node_id, []).append(decode_content(version.content))
             except Unavailable:
-                if self._replica.unclaimed:
+                if self._replica.unclaimed or self._replica.joining:
                     raise  # with no merge base an old copy would be taken for an edit
                 break
         return found
@@ -710,7 +714,8 @@ class Fetcher:
         replica, batch = self._replica, Batch()
         for stage, (path, look) in list(replica.lingering.items()):
             try:
-                done = await asyncio.to_thread(self._settle_one, stage, path, look)
+                now_s = asyncio.get_running_loop().time()
+                done = await asyncio.to_thread(self._settle_one, stage, path, look, now_s)
             except OSError as error:
                 self._report(error)
                 continue
@@ -720,9 +725,17 @@ class Fetcher:
         if batch.lingering:
             await replica.write(batch)
 
-    def _settle_one(self, stage: str, path: str, look: Print) -> bool:
+    def _may_still_be_written(self, stage: str, now_s: float) -> bool:
+        """Where nobody can tell whether a program has a file open, it is given the time in which most have closed it."""
+        if now_s - self._untold.setdefault(stage, now_s) < UNTOLD_S:
+            return True
+        del self._untold[stage]
+        return False
+
+    def _settle_one(self, stage: str, path: str, look: Print, now_s: float) -> bool:
         replica = self._replica
-        if replica.root.is_open_for_writing(stage):
+        is_open = replica.root.is_open_for_writing(stage)
+        if is_open or (is_open is None and self._may_still_be_written(stage, now_s)):
             return False
         now = replica.root.look(stage)
         if now is not None and now.same_file(look):

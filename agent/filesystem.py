@@ -39,6 +39,11 @@ _RENAME_EXCHANGE: Final = 2
 _MACOS_FLAGS: Final = {_RENAME_NOREPLACE: 0x4, _RENAME_EXCHANGE: 0x2}
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
+_SYS_OPENAT2: Final = 437  # the same number on every architecture (openat2(2))
+_RESOLVE_NO_SYMLINKS: Final = 0x04
+_RESOLVE_BENEATH: Final = 0x08
+_MAX_PATH_SIZE_BYTES: Final = 4_000
+_has_openat2 = sys.platform == "linux"
 
 
 class Root:
@@ -73,8 +78,8 @@ class Root:
         """An open descriptor of a directory."""
         fd = os.dup(self.fd)
         try:
-            for name in path.split("/") if path else ():
-                child = os.open(name, _DIRECTORY, dir_fd=fd)
+            for part in _parts(path):
+                child = _open_below(fd, part)
                 os.close(fd)
                 fd = child
             yield fd
@@ -234,17 +239,69 @@ class Root:
             with contextlib.suppress(FileNotFoundError, NotADirectoryError), self.directory(path) as fd:
                 sync_fd(fd)
 
-    def is_open_for_writing(self, path: str) -> bool:
-        """Whether a program has the file open for writing, asked by a read lease; False where leases are not had."""
-        if sys.platform != "linux":
-            return False
+    def is_open_for_writing(self, path: str) -> bool | None:
+        """Whether a program has a file open for writing, asked by a read lease.
+
+        None: it cannot be told. Leases are Linux's alone, not on every file system, and for a file's owner only.
+        """
         try:
+            with self.parent(path) as (fd, name):
+                if not stat.S_ISREG(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
+                    return False
+            if sys.platform != "linux":
+                return None
             with self.open(path) as fd:
                 fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
                 fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        except FileNotFoundError:
+            return False
         except OSError as error:
-            return error.errno == errno.EAGAIN
+            return True if error.errno == errno.EAGAIN else None
         return False
+
+
+def _parts(path: str) -> list[bytes]:
+    """A directory's path in pieces that the kernel takes at once: names, where it walks no path without links."""
+    if not path:
+        return []
+    left = os.fsencode(path)
+    if not _has_openat2:
+        return left.split(b"/")
+    parts: list[bytes] = []
+    while len(left) > _MAX_PATH_SIZE_BYTES:
+        at = left.rindex(b"/", 0, _MAX_PATH_SIZE_BYTES)
+        parts.append(left[:at])
+        left = left[at + 1 :]
+    return [*parts, left]
+
+
+def _open_below(fd: int, path: bytes) -> int:
+    """Open a directory by a path of which no part is a link. Linux walks it in one call (openat2), else name by name."""
+    global _has_openat2
+    if b"/" not in path:
+        return os.open(path, _DIRECTORY, dir_fd=fd)
+    how = struct.pack("=QQQ", _DIRECTORY, 0, _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS)
+    found = _libc.syscall(_SYS_OPENAT2, fd, path, how, len(how))
+    if found >= 0:
+        return int(found)
+    number = ctypes.get_errno()
+    if number == errno.ELOOP:  # as it is told of a last name
+        number = errno.ENOTDIR
+    if number in (errno.ENOSYS, errno.EPERM):  # an old kernel, or a sandbox
+        _has_openat2 = False
+        return _walk(fd, path)
+    raise OSError(number, os.strerror(number), os.fsdecode(path))
+
+
+def _walk(fd: int, path: bytes) -> int:
+    at = os.dup(fd)
+    for name in path.split(b"/"):
+        try:
+            child = os.open(name, _DIRECTORY, dir_fd=at)
+        finally:
+            os.close(at)
+        at = child
+    return at
 
 
 def _with_parents(path: str) -> Iterator[str]:

@@ -15,7 +15,7 @@ from uuid import UUID
 import structlog
 from msgspec import Struct
 
-from agent.chunk import CuttingCancelled, choose_cut, cut_file
+from agent.chunk import CuttingCancelled, begins_with, choose_cut, cut_file
 from agent.filesystem import SYNC_ALL_FROM, Root, print_of, sync_everything, sync_fd
 from agent.index import Batch, Print
 from agent.patience import next_delay_s
@@ -32,18 +32,25 @@ SETTLE_NS: Final = 25_000_000
 COARSE_TICKS_NS: Final = ((1_000_000_000, 2_000_000_000), (10_000_000, 10_000_000), (1_000_000, 1_000_000))
 """Ticks of file systems with coarse clocks, by what divides all their times: FAT has two seconds, ext3 one."""
 
+GROWING_AFTER_S: Final = 5.0
+"""How long a file may go on changing before it is read for all that."""
+
 _GROUP_FILES: Final = 256
 _GROUP_SIZE_BYTES: Final = 8 * 1024 * 1024
 _LANES: Final = 2
 
 
 class Job(Struct, frozen=True):
-    """A file to read: the node, where it is, how it looked, and how to cut it."""
+    """A file to read: the node, where it is, how it looked, and how to cut it.
+
+    `growing`: it does not come to rest. What it held when it was looked at counts if it has merely grown since.
+    """
 
     node: Node
     path: str
     look: Print
     cut: int
+    growing: bool = False
 
 
 class Read(Struct, frozen=True):
@@ -64,6 +71,7 @@ class Hasher:
         self._tries: dict[UUID, int] = {}
         self._not_before: dict[UUID, float] = {}
         self._unreadable: set[UUID] = set()
+        self._restless: dict[UUID, float] = {}  # since when a file was never at rest
         self._stopping = False
 
     def _waiting(self, *, large: bool) -> list[Node]:
@@ -120,8 +128,9 @@ class Hasher:
                 continue
             self._busy.update(job.node.node_id for job in jobs)
             try:
+                began = asyncio.get_running_loop().time()
                 reads = await asyncio.to_thread(read_files, self._replica.root, jobs, lambda: self._stopping)
-                await self._take(reads)
+                await self._take(reads, (asyncio.get_running_loop().time() - began) / len(jobs))
             finally:
                 self._busy.difference_update(job.node.node_id for job in jobs)
 
@@ -131,19 +140,28 @@ class Hasher:
         """Some files to read now; or none, and how long until there may be some. One lane prefers the largest."""
         jobs: list[Job] = []
         soonest: float | None = None
+        if len(self._restless) > 2 * len(self._replica.trees.unread) + _GROUP_FILES:
+            unread = self._replica.trees.unread
+            self._restless = {each: since for each, since in self._restless.items() if each in unread}
         total = 0
         for node in self._waiting(large=large):
-            rest_s = self._rest_s(node)
-            if rest_s > 0:
+            rest_s, growing = self._rest_s(node), self._is_restless(node.node_id)
+            if rest_s > 0 and not growing:
                 soonest = rest_s if soonest is None else min(soonest, rest_s)
                 continue
             if jobs and (len(jobs) >= _GROUP_FILES or total + node.size > _GROUP_SIZE_BYTES):
                 break
             path = self._replica.trees.local.path(node.node_id)
             if path is not None and node.node_id in self._replica.prints:
-                jobs.append(Job(node, path, self._replica.prints[node.node_id], await self._cut(node)))
+                look = self._replica.prints[node.node_id]
+                jobs.append(Job(node, path, look, await self._cut(node), growing))
                 total += node.size
         return jobs, soonest if soonest is not None else self._next_retry_s()
+
+    def _is_restless(self, node_id: UUID) -> bool:
+        """Whether a file has been changing for so long that nobody waits for its rest any more."""
+        now = asyncio.get_running_loop().time()
+        return now - self._restless.setdefault(node_id, now) >= GROWING_AFTER_S
 
     def _rest_s(self, node: Node) -> float:
         """How much longer to leave a file alone."""
@@ -172,19 +190,23 @@ class Hasher:
 
     # --- taking over
 
-    async def _take(self, reads: Sequence[Read]) -> None:
+    async def _take(self, reads: Sequence[Read], took_s: float) -> None:
         replica, batch = self._replica, Batch()
         async with replica.disk:
             for read in reads:
                 node_id = read.job.node.node_id
-                if replica.trees.local.get(node_id) is not read.job.node:
+                node = self._still_wanted(read.job)
+                if node is None:
                     continue  # another look has seen something newer meanwhile
                 if read.content is None:
                     self._try_later(read)
                     continue
                 digest = manifest_digest(read.content.chunks)
-                batch.local[node_id] = replace(read.job.node, digest=digest)
+                batch.local[node_id] = replace(node, digest=digest)
+                batch.prints[node_id] = read.job.look
                 batch.manifests[digest] = read.content
+                self._restless.pop(node_id, None)
+                self._pause(read.job, took_s)
                 if node_id in self._unreadable:
                     self._unreadable.discard(node_id)
                     replica.problems.pop(read.job.path, None)
@@ -192,6 +214,31 @@ class Hasher:
                 self._not_before.pop(node_id, None)
             if batch.local:
                 await replica.write(batch)
+
+    def _still_wanted(self, job: Job) -> Node | None:
+        """The node as it was when it was read, if that is still what is asked for; None: something newer is known of it."""
+        node = self._replica.trees.local.get(job.node.node_id)
+        if node is job.node:
+            return node
+        look = self._replica.prints.get(job.node.node_id)
+        if (
+            not job.growing
+            or node is None
+            or look is None
+            or not node.is_unhashed
+            or look.ino != job.look.ino
+        ):
+            return None
+        return replace(node, size=job.node.size, mtime_ns=job.node.mtime_ns, mode=job.node.mode)
+
+    def _pause(self, job: Job, took_s: float) -> None:
+        """Leave a file alone for a while that changes again and again."""
+        loop, replica = asyncio.get_running_loop(), self._replica
+        if job.node.node_id in replica.trees.remote:
+            rest_s = replica.pace.note(job.node.node_id, loop.time(), took_s)
+            parent = job.path.rpartition("/")[0]
+            if rest_s or job.growing:
+                loop.call_later(rest_s, self._hint, parent)
 
     def _try_later(self, read: Read) -> None:
         """It changes while it is read, or cannot be read: look again, a little later each time."""
@@ -245,6 +292,8 @@ def read_files(root: Root, jobs: Sequence[Job], cancelled: Callable[[], bool]) -
 
 def _read_file(root: Root, job: Job, cancelled: Callable[[], bool], *, sync: bool) -> FullContent | None:
     with root.open(job.path) as fd:
+        if job.growing:
+            return _read_beginning(fd, job, cancelled)
         if not job.look.same_content(print_of(os.fstat(fd), 0)):
             return None
         chunks, size = cut_file(fd, cut=job.cut, cancelled=cancelled)
@@ -252,4 +301,16 @@ def _read_file(root: Root, job: Job, cancelled: Callable[[], bool], *, sync: boo
             sync_fd(fd)
         if size != job.look.size or not job.look.same_content(print_of(os.fstat(fd), 0)):
             return None
+    return FullContent(job.cut, chunks)
+
+
+def _read_beginning(fd: int, job: Job, cancelled: Callable[[], bool]) -> FullContent | None:
+    """What a file held when it was looked at, if it has only grown since: read twice, so that no half of a change counts."""
+    now = print_of(os.fstat(fd), 0)
+    if (now.dev, now.ino) != (job.look.dev, job.look.ino) or now.size < job.look.size:
+        return None
+    chunks, size = cut_file(fd, cut=job.cut, cancelled=cancelled, size=job.look.size)
+    sync_fd(fd)
+    if size != job.look.size or not begins_with(fd, chunks):
+        return None
     return FullContent(job.cut, chunks)

@@ -81,6 +81,7 @@ class Looker:
 
     async def look_at_all(self) -> None:
         """Look at the whole tree afresh; return when that is done (or the folder was found missing)."""
+        self._replica.pace.end_rests()
         ticket = self._full_begun + 1  # one that is under way may have passed by already
         self.hint("", deep=True)
         event = self._replica.listen()
@@ -215,7 +216,8 @@ class Looker:
         def is_wanted(parent_id: UUID, name: str) -> bool:
             return trees.remote.child(parent_id, name) is not None
 
-        return Sieve(self._rules.rules, is_new, trees.ignored, is_told, is_wanted)
+        resting = self._replica.pace.resting(asyncio.get_running_loop().time())
+        return Sieve(self._rules.rules, is_new, trees.ignored, is_told, is_wanted, resting)
 
     async def _take(self, sight: Sight, where: dict[str, bool]) -> None:
         replica = self._replica

@@ -543,7 +543,7 @@ class _Placing:
             return True
         if step.seen is None or not look.same_file(step.seen):
             return False
-        if is_open:
+        if is_open is not False:
             keep = f"{aside}.{look.ino}.open"
             self.root.rename(aside, keep)
             self.outcome.lingering[keep] = (place, look)

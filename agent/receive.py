@@ -208,6 +208,7 @@ class Receiver:
                     batch.manifests[node.digest] = content
             check_nodes(batch.remote, Tree())
             self._replica.set_cursor(batch, stream.head)
+            self._replica.joining = True
             await self._replica.write(batch)
             log.info("snapshot.taken", workspace_id=str(self._replica.workspace_id), seq=stream.head.seq)
 

@@ -14,6 +14,7 @@ from msgspec import structs
 
 from agent.filesystem import Root
 from agent.index import Batch, FolderState, Index, InFlight, Print, cursor_columns
+from agent.pace import Pace
 from agent.plan import Plan, plan
 from agent.scan import Problem
 from agent.trees import Node, Trees, replace, same
@@ -30,6 +31,7 @@ class Replica:
 
     Attributes:
         disk: Held by whoever looks at the disk as a whole, or changes it.
+        pace: Which files change so often that they are left alone for a while.
         changed: Called after every change, to wake whoever waits.
         parked: Nodes whose commit was refused for good, with the reason, until they change.
         bases: For a conflict copy that was made here, the digest of what it and its original both came from.
@@ -38,6 +40,7 @@ class Replica:
         placing: Nodes that are being put in place: nothing else is staged for them, and their tombstones are kept.
         unclaimed: Whether it is still to be asked what deleted nodes the local files may have been, because the merge
             base was lost: nothing is told to the journal before.
+        joining: Whether a snapshot was taken, and not all that lies here has been matched with it yet.
         looked: Whether the whole folder was looked at since it was opened, or distrusted: nothing is planned before.
         head: The farthest place in the journal that anybody has told of.
     """
@@ -75,9 +78,11 @@ class Replica:
         self.today = today
         self.head = state.cursor
         self.looked = False
+        self.joining = False
         self.placing: set[UUID] = set()
         self._kept_back: set[UUID] = set()
         self.disk = asyncio.Lock()
+        self.pace = Pace()
         self.parked: dict[UUID, Problem] = {}
         self.broken: dict[UUID, Problem] = {}
         self.problems: dict[str, Problem] = {}

@@ -77,6 +77,7 @@ class Sieve(Struct, frozen=True):
         ignored: Known nodes that were ignored at the last look.
         is_told: Whether others know a node: it is kept as it was known then; of all else nothing is known any more.
         is_wanted: Whether others know another node by a name in a directory: what has that name here is seen.
+        resting: Files that change all the time, and are taken to be as they were for a while.
     """
 
     rules: Rules
@@ -84,6 +85,7 @@ class Sieve(Struct, frozen=True):
     ignored: Collection[UUID] = frozenset()
     is_told: Callable[[UUID], bool] = lambda node_id: True
     is_wanted: Callable[[UUID, str], bool] = lambda parent_id, name: False
+    resting: Collection[UUID] = frozenset()
 
 
 class _Object(Struct):
@@ -180,12 +182,14 @@ def _known_directories(local: Tree, where: Mapping[str, bool]) -> dict[str, bool
     """For a directory that nobody knows, the nearest one above it that is known."""
     known: dict[str, bool] = {}
     for path, deep in where.items():
-        while path:
-            node = local.find(path)
-            if node is not None and node.kind is Kind.DIRECTORY:
+        at, node_id = "", ROOT
+        for name in path.split("/") if path else ():
+            node = local.child_on_disk(node_id, name)
+            if node is None or node.kind is not Kind.DIRECTORY:
+                deep = False
                 break
-            path, deep = path.rpartition("/")[0], False
-        known[path] = known.get(path, False) or deep
+            at, node_id = f"{at}/{name}" if at else name, node.node_id
+        known[at] = known.get(at, False) or deep
     return known
 
 
@@ -232,15 +236,14 @@ class _Look:
     def _chain(self, path: str) -> _Object | None:
         """The object of a known directory, made from what is known of it, with those above it; None: it has gone."""
         parent: _Object | None = None
-        at = ""
+        at, node_id = "", ROOT
         for name in path.split("/") if path else ():
             at = f"{at}/{name}" if at else name
-            node = self.local.find(at)
+            node = self.local.child_on_disk(node_id, name)
             if node is None or node.node_id not in self.prints or self._is_closed(node, at):
                 return None
-            parent = _Object(
-                parent, node.name, at, node.kind, self.prints[node.node_id], node_id=node.node_id
-            )
+            node_id = node.node_id
+            parent = _Object(parent, node.name, at, node.kind, self.prints[node_id], node_id=node_id)
         if parent is not None and not self._is_at(at, (parent.print.dev, parent.print.ino)):
             return None
         return parent
@@ -577,6 +580,13 @@ class _Look:
         self, item: _Object, node_id: UUID, changes: dict[UUID, Node | None], prints: dict[UUID, Print | None]
     ) -> None:
         before, known = self.prints.get(node_id), self.local.get(node_id)
+        if (
+            node_id in self.sieve.resting
+            and known is not None
+            and before is not None
+            and not known.is_unhashed
+        ):
+            item.print = before
         node = self._node(item, node_id, known, before)
         if node != known:
             changes[node_id] = node

@@ -255,6 +255,11 @@ class Registry:
             )
         return [_desired(row) for row in rows]
 
+    async def replace_queue(self, device_id: UUID, queue_name: str) -> None:
+        """Give a live device another queue: what is in the old one is not for it any more."""
+        with translate():
+            await self._pool.execute(_Q["replace_queue"], device_id, queue_name)
+
     @asynccontextmanager
     async def device_state(self, device_id: UUID) -> AsyncIterator[DesiredDevice | None]:
         """What the broker should hold of one device, with nobody else following it meanwhile, in any process.

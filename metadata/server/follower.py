@@ -7,6 +7,7 @@ when the broker was lost and came back empty.
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Final
 from uuid import UUID
 
@@ -107,10 +108,23 @@ class Follower:
         user = topology.device_user(device.device_id)
         if disconnect:
             await self._close_connections(user)
+        old_queue = device.queue_name
+        if await self._hears_too_much(device):
+            # Notices that wait there are of a workspace that its user is no member of: it gets them no more. PostgreSQL
+            # first: after a crash the old queue is nobody's, and goes.
+            device = replace(device, queue_name=QUEUE_PREFIX + secrets.token_hex(16))
+            await self._registry.replace_queue(device.device_id, device.queue_name)
         await self._ensure_queue(device.queue_name)
         await self._rebind(device)
         await self._management.put_user(user, device.broker_password_hash, DEVICE_LIMITS)
         await self._management.put_permissions(user, topology.device_permissions(device.queue_name))
+        if device.queue_name != old_queue:
+            await self._management.delete_queue(old_queue)
+
+    async def _hears_too_much(self, device: DesiredDevice) -> bool:
+        wanted = routing_keys(device)
+        bindings = await self._management.list_bindings(queue=device.queue_name)
+        return any(each.exchange == topology.CHANGES and each.routing_key not in wanted for each in bindings)
 
     async def _ensure_queue(self, name: str) -> None:
         queue = topology.device_queue(name)
@@ -125,9 +139,8 @@ class Follower:
 
     async def _rebind(self, device: DesiredDevice) -> None:
         bindings = await self._management.list_bindings(queue=device.queue_name)
-        wanted = routing_keys(device)
         for binding in bindings:
-            if binding.exchange != topology.CHANGES or binding.routing_key not in wanted:
+            if binding.exchange != topology.CHANGES:
                 await self._management.unbind(binding)
         there = {each.routing_key for each in bindings if each.exchange == topology.CHANGES}
         for workspace_id in device.workspace_ids:
@@ -172,10 +185,8 @@ class Follower:
             found = find_differences(state, desired)
             await self.follow_all(found.devices)
             if self._tell is not None:
-                mended = {*found.devices}
-                await self._tell(
-                    {d.device_id: d.queue_name for d in desired if d.device_id in mended and not d.revoked}
-                )
+                mended = await self._registry.desired_devices(found.devices)
+                await self._tell({each.device_id: each.queue_name for each in mended if not each.revoked})
             for queue in found.queues:
                 await self._management.delete_queue(queue)
             return len(found.devices) + len(found.queues)

@@ -117,6 +117,9 @@ SELECT d.device_id, d.queue_name, d.broker_password_hash, d.revoked_at IS NOT NU
                  FROM workspace_members m WHERE m.user_id = d.user_id), '{}') AS workspace_ids
 FROM devices d WHERE $1::uuid[] IS NULL OR d.device_id = ANY ($1);
 
+-- replace_queue --
+UPDATE devices SET queue_name = $2 WHERE device_id = $1 AND revoked_at IS NULL;
+
 -- journal_chain --
 SELECT chain FROM journal WHERE workspace_id = $1 AND seq = $2;
 

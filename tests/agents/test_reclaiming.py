@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agent.index import Index
-from agent.marker import remove_marker
+from agent.marker import Marker, remove_marker, write_marker
 from broker.errors import NotFound, Unavailable
 from tests.agents.test_convergence import two
 from tests.agents.world import Device, Line
@@ -164,6 +164,7 @@ async def test_a_folder_that_was_taken_off_and_comes_back_brings_nothing_back(tm
     await index.forget(world.workspace_id, str(desktop.path))
     await index.close()
     remove_marker(desktop.path)
+    write_marker(desktop.path, Marker(workspace_id=world.workspace_id, device_id=desktop.device_id))
     (laptop.path / "gone.txt").unlink()
     await world.settle(laptop)
     desktop.write("new.txt", "new")

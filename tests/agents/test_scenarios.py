@@ -16,7 +16,7 @@ from uuid import UUID
 
 import pytest
 
-from agent import commit as commit_room
+from agent import caution
 from agent.scan import RootGone
 from agent.service import Stream
 from broker.errors import CursorUnknown, Unavailable
@@ -130,7 +130,7 @@ async def test_files_that_vanish_are_not_called_synced_and_stay_in_history(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nextcloud (2018): 500 GB went from the disk, nobody knows why, and the client showed that all was well."""
-    monkeypatch.setattr(commit_room, "MOST_QUIET_S", 0.2)
+    monkeypatch.setattr(caution, "MOST_QUIET_S", 0.2)
     world, laptop, desktop = pair
     for number in range(40):
         laptop.write(f"{number}", f"content {number}")
@@ -636,7 +636,7 @@ async def test_a_commit_whose_answer_is_lost_is_made_once(
     pair: Pair, monkeypatch: pytest.MonkeyPatch, is_killed: bool
 ) -> None:
     """OwnCloud (2016): the answer to the last PUT was lost: the file was sent twice, or was a conflict with itself."""
-    monkeypatch.setattr(commit_room, "ANSWER_WAIT_S", 0.1)
+    monkeypatch.setattr("agent.commit.ANSWER_WAIT_S", 0.1)
     world, laptop, desktop = pair
     laptop.write("report", "first")
     await world.settle()

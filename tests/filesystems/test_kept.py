@@ -77,6 +77,30 @@ async def test_however_deep_and_long_a_path_is_it_arrives_changes_and_goes(
     assert (errors(laptop), errors(desktop)) == ({}, {})
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+async def test_a_tree_of_a_thousand_levels_arrives_and_goes(
+    pair: Make, mounts: Mounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.caution.MOST_QUIET_S", 0.2)
+    world, laptop, desktop = await pair()
+    mounts.ext4(desktop.path)
+    await laptop.start()
+    await desktop.start()
+    laptop.write("stays", "so that not all is gone at the end")
+    await world.settle()
+    names = ["deeper"] * 1_000
+    save(go_down(laptop.path, names), "bottom", b"here")
+    laptop.folder.looker.hint("", deep=True)
+    await world.settle(timeout_s=400)
+    assert load(go_down(desktop.path, names), "bottom") == b"here"
+    subprocess.run(["rm", "-rf", laptop.path / names[0]], check=True, timeout=60)
+    laptop.folder.looker.hint("", deep=True)
+    await world.settle(timeout_s=400)
+    assert sorted(os.listdir(desktop.path)) == [".hutch", "stays"]
+    assert (errors(laptop), errors(desktop)) == ({}, {})
+
+
 @pytest.mark.parametrize("mount", FILE_SYSTEMS.values(), ids=FILE_SYSTEMS)
 async def test_modes_times_links_and_empty_directories_are_kept(
     pair: Make, mounts: Mounts, base: Path, mount

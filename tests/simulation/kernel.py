@@ -380,6 +380,9 @@ class Libc:
         struct.pack_into("=qI", buffer, 80, *divmod(inode.birth_ns, 1_000_000_000))
         return 0
 
+    def syscall(self, number: int, *arguments: Any) -> int:
+        return _failed(errno.ENOSYS)  # openat2: paths are walked name by name here, each a call of its own
+
     def syncfs(self, fd: int) -> int:
         self._calls._handle(fd).disk.sync_all()
         return 0

@@ -144,6 +144,16 @@ def test_a_file_that_is_open_for_writing_is_known(root: Root, folder: Path) -> N
     assert root.is_open_for_writing("out") is False
 
 
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EACCES, errno.ENOLCK])
+def test_where_there_are_no_leases_nobody_can_tell(root: Root, monkeypatch, number: int) -> None:
+    def refuse(*arguments: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("agent.filesystem.fcntl.fcntl", refuse)
+    assert root.is_open_for_writing("file") is None
+    assert root.is_open_for_writing("out") is False  # a link is open to nobody
+
+
 def test_a_folder_that_moved_or_was_replaced_is_not_in_place(root: Root, folder: Path) -> None:
     assert root.is_in_place()
     folder.rename(folder.with_name("moved"))

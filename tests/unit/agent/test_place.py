@@ -427,6 +427,18 @@ def test_a_file_that_is_open_for_writing_lingers(disk: Disk, writes: bool) -> No
     assert [(disk.path / stage).read_text() for stage in outcome.lingering] == ["old top"] * writes
 
 
+def test_a_file_of_which_nobody_can_tell_whether_it_is_open_lingers(disk: Disk, monkeypatch) -> None:
+    """No leases on this file system, or not for this person: a program may write to it yet."""
+    monkeypatch.setattr(Root, "is_open_for_writing", lambda self, path: None)
+    intent = replaces(disk)
+    outcome = disk.carry_out(intent)
+    assert disk.contents() == EXPECTED[replaces]
+    kept = [
+        (disk.path / stage).read_text() for stage in outcome.lingering if not (disk.path / stage).is_symlink()
+    ]
+    assert kept == ["old top"]
+
+
 def test_what_a_crash_leaves_in_the_stage_is_swept(disk: Disk) -> None:
     """Half-fetched content goes, a person's own comes back, what lingers stays."""
     for name in ("1.in", "2.out", "3.move", "4.out.17.open", "5.out.18.open"):

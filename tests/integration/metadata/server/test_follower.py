@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 
+import aio_pika
 import pytest
 
 import metadata.server.follower
@@ -45,7 +46,6 @@ async def test_whatever_a_device_lacks_is_mended(own_house, management):
         "permissions": lambda: management.put_permissions(user, rights | {"configure": ".*"}),
         "queue": lambda: management.delete_queue(device.queue),
         "binding": lambda: management.unbind(binding),
-        "a binding too many": lambda: management.bind(topology.device_binding(device.queue, uuid.uuid4())),
     }
     for what, break_it in breaks.items():
         await break_it()
@@ -104,8 +104,22 @@ async def test_who_is_no_member_any_more_hears_no_more(own_house):
     device = await own_house.link(await own_house.person())
     left, kept = await own_house.workspace(device, "left"), await own_house.workspace(device, "kept")
     await sql(own_house, "DELETE FROM workspace_members WHERE workspace_id = $1", left)
+    await own_house.publish_change(left, b"what came before it was removed")
     await own_house.services.follower.compare()
-    assert await own_house.keys(device.queue) == {str(kept)}
+    (row,) = await sql(own_house, "SELECT queue_name FROM devices WHERE device_id = $1", uuid.UUID(device.id))
+    queue = row["queue_name"]
+    assert queue != device.queue
+    assert await own_house.keys(queue) == {str(kept)}
+    assert device.queue not in await own_house.queues()
+    async with await connect(device) as connection:
+        with pytest.raises(aio_pika.exceptions.ChannelClosed):
+            await consume(connection, device.queue)  # with what still waited there
+    async with await connect(device) as connection:
+        arrived = await consume(connection, queue)
+        assert decode_inbox(await wait_message(arrived)) == MembershipChanged()
+        await own_house.publish_change(kept, b"news")
+        assert await wait_message(arrived) == b"news"
+    assert await own_house.services.follower.compare() == 0
 
 
 async def test_a_queue_of_an_older_shape_is_made_anew(own_house, management):
