@@ -9,6 +9,7 @@ from uuid import UUID
 import msgspec
 import structlog
 
+from agent.answers import Asked, Memory, answers_for
 from agent.control import ControlServer
 from agent.errors import DiskFull, FolderLinked, Untrusted, is_disk_full
 from agent.folder import REOPEN_S, Folder, placed_seq
@@ -58,6 +59,7 @@ class Agent:
         self._index: Index | None = None
         self._folders: dict[UUID, Folder] = {}
         self._missing: dict[UUID, Problem] = {}
+        self._memories: dict[UUID, Memory] = {}
         self._tasks: dict[UUID, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
         self._may_run = asyncio.Event()
@@ -82,7 +84,7 @@ class Agent:
             async with contextlib.AsyncExitStack() as stack:
                 await self._open(stack)
                 await stack.enter_async_context(
-                    ControlServer(self._home.socket_path, handlers_for(self, stop))
+                    ControlServer(self._home.socket_path, {**handlers_for(self, stop), **answers_for(self)})
                 )
                 await self._work_until(stop.wait())
                 log.info("agent.stopped", device_id=str(self._credential.device_id))
@@ -124,6 +126,7 @@ class Agent:
         self._index = await asyncio.to_thread(Index, self._home.index_path)
         stack.push_async_callback(self._index.close)
         await self._index.drop_unused_manifests(share=UNUSED_SHARE)
+        await self._index.drop_unused_commits()
         self._service = await stack.enter_async_context(Service(credential.metadata_url, token, cafile))
         self._transfer = await stack.enter_async_context(Transfer(credential.gateway_url, token, cafile))
         publisher = Publisher(
@@ -358,6 +361,28 @@ class Agent:
             if await self._compare_heads() and all(f.is_settled for f in self._folders.values()):
                 return
             await patience.wait()
+
+    def asked(self, folder: Path) -> Asked:
+        """A folder that people ask of.
+
+        Raises:
+            NotFound: It is not synced.
+            RootGone: It is not in its place, or not opened yet.
+        """
+        record = next((record for record in self._home.folders() if record.folder == str(folder)), None)
+        if record is None:
+            raise NotFound(f"{folder} is not synced: `hutch list` shows what is")
+        found = self._folders.get(record.workspace_id)
+        if found is None:
+            problem = self._missing.get(record.workspace_id)
+            raise RootGone(problem.message if problem else f"{folder} is being opened: ask again in a moment")
+        return Asked(
+            replica=found.replica,
+            memory=self._memories.setdefault(record.workspace_id, Memory()),
+            resolver=found.resolver,
+            rules=lambda: found.looker.rules,
+            is_paused=not self._may_run.is_set(),
+        )
 
     def status(self) -> dict[str, Any]:
         """The object that `hutch status --json` prints."""

@@ -6,7 +6,7 @@ put in place together, once all of it is staged.
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 from uuid import UUID
 
@@ -329,9 +329,15 @@ class Fetcher:
         batch.aliases[aside.new_id] = name
         batch.prints[aside.new_id] = look
         batch.copies[aside.remote.node_id] = aside.new_id
+        self._note_base(aside, batch)
         await replica.write(batch)
         log.info("conflict.kept", workspace_id=str(replica.workspace_id))
         return await self._move_aside(aside.new_id, path, target, look)
+
+    def _note_base(self, aside: KeepAside, batch: Batch) -> None:
+        """Remember what both sides came from: by that, a person may merge them later."""
+        synced = self._replica.trees.synced.get(aside.local.node_id)
+        batch.bases[aside.new_id] = synced.digest if synced is not None and synced.digest else None
 
     @staticmethod
     def _let_go(node_id: UUID, batch: Batch) -> None:
@@ -384,6 +390,7 @@ class Fetcher:
         )
         batch.prints[copy.node_id] = look
         batch.lingering[stage] = (target, seen)
+        self._note_base(aside, batch)
         await replica.write(batch)
         log.info("conflict.kept", workspace_id=str(replica.workspace_id))
         try:
@@ -542,11 +549,60 @@ class Fetcher:
                     replica.placing = set()
             if not isinstance(intent, Intent):
                 return intent
-            batch = Batch()
-            replica.intent = encode(intent)
-            batch.columns["intent"] = replica.intent
-            await replica.index.write(replica.key, batch)
-            return await finish(self._carry_out(intent))
+            return await self._begin(intent)
+
+    # --- what a person has decided
+
+    @contextlib.contextmanager
+    def reserve(self, node_id: UUID) -> Iterator[bool]:
+        """Keep everybody else from staging a node's content meanwhile. False: somebody is at it already."""
+        if node_id in self._busy or node_id in self._staged or node_id in self._replica.placing:
+            yield False
+            return
+        self._busy.add(node_id)
+        try:
+            yield True
+        finally:
+            self._busy.discard(node_id)
+            self._replica.notify()
+
+    async def place_decided(self, change: Change, staged: Staged | None) -> bool:
+        """Put a change in place that a person has decided on, as what the journal says is put there.
+
+        The caller holds the disk, and has reserved the node. The merge base stays: what is new here is told of then.
+
+        Returns:
+            Whether it was done. If not, something is not as it was, and is looked at again.
+        """
+        replica = self._replica
+        local = replica.trees.local
+        if replica.intent is not None:
+            return False
+        intent = place.prepare(
+            [change],
+            path_before=local.path,
+            path_after=local.path,
+            prints=replica.prints.get,
+            staged=lambda node_id: staged,
+            remote=replica.trees.remote.get,
+            device=replica.device_name,
+            date=replica.today(),
+        )
+        wrong = await asyncio.to_thread(place.check, replica.root, intent)
+        if wrong:
+            for path in wrong:
+                self._hint(path)
+            return False
+        replica.placing = {change.node_id}
+        return await self._begin(intent)
+
+    async def _begin(self, intent: Intent) -> bool:
+        """Write an intent down, and carry it out."""
+        replica, batch = self._replica, Batch()
+        replica.intent = encode(intent)
+        batch.columns["intent"] = replica.intent
+        await replica.index.write(replica.key, batch)
+        return await finish(self._carry_out(intent))
 
     async def _intend(self, plan: Plan, changes: list[Change]) -> Intent | bool:
         """What is to be done, once all was checked; or whether to plan again at once (True), or a little later."""

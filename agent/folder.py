@@ -24,6 +24,7 @@ from agent.plan import Change
 from agent.receive import QUEUE_WAIT_S, Receiver
 from agent.reclaim import Reclaimer
 from agent.replica import Replica
+from agent.resolve import Resolver
 from agent.scan import RootGone, printable
 from agent.service import Service
 from agent.transfer import Transfer
@@ -69,6 +70,7 @@ class Folder:
             replica, self.uploader, self.receiver, publisher, service, may_run, self._is_filling, self.looker
         )
         self.fetcher = Fetcher(replica, transfer, service, self.looker.hint, may_run)
+        self.resolver = Resolver(replica, self.fetcher, transfer, self.looker.hint)
         self._recovering = True
 
     @classmethod
@@ -89,30 +91,9 @@ class Folder:
             RootGone: When it is not in its place, or its mark is another one's.
         """
         path = Path(record.folder)
-        root = await asyncio.to_thread(_open_root, path)
-        try:
-            marker = await asyncio.to_thread(_check_marker, path, record, credential)
-            state, trees = await index.load(record.workspace_id)
-        except BaseException:
-            root.close()
-            raise
-        replica = Replica(
-            workspace_id=record.workspace_id,
-            name=record.name,
-            device_id=credential.device_id,
-            device_name=credential.device_name,
-            index=index,
-            root=root,
-            state=state,
-            trees=trees,
-            today=_today,
-        )
-        if state.cursor is None and state.left_folder == record.folder:
-            replica.unclaimed = (
-                True  # it was taken off, and comes back: others may have deleted what lies here
-            )
-        if state.generation < marker.generation:
-            if state.cursor is not None:
+        replica, marker = await open_replica(record, credential, index)
+        if replica.generation < marker.generation:
+            if replica.cursor is not None:
                 log.warning("index.rolled_back", workspace_id=str(record.workspace_id))
                 await replica.distrust()
             replica.unclaimed = (
@@ -262,6 +243,36 @@ def _missing(replica: Replica) -> int:
     if replica.cursor is None or replica.head is None:
         return 0
     return max(0, replica.head.seq - replica.cursor.seq)
+
+
+async def open_replica(record: FolderRecord, credential: Credential, index: Index) -> tuple[Replica, Marker]:
+    """A folder as the database has it, with its open root directory, which the caller closes; and its mark.
+
+    Raises:
+        RootGone: When it is not in its place, or its mark is another one's.
+    """
+    path = Path(record.folder)
+    root = await asyncio.to_thread(_open_root, path)
+    try:
+        marker = await asyncio.to_thread(_check_marker, path, record, credential)
+        state, trees = await index.load(record.workspace_id)
+    except BaseException:
+        root.close()
+        raise
+    replica = Replica(
+        workspace_id=record.workspace_id,
+        name=record.name,
+        device_id=credential.device_id,
+        device_name=credential.device_name,
+        index=index,
+        root=root,
+        state=state,
+        trees=trees,
+        today=_today,
+    )
+    if state.cursor is None and state.left_folder == record.folder:
+        replica.unclaimed = True  # it was taken off, and comes back: others may have deleted what lies here
+    return replica, marker
 
 
 def _open_root(path: Path) -> Root:

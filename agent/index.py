@@ -109,10 +109,24 @@ CREATE INDEX nodes_by_digest ON nodes (digest);
 ALTER TABLE folders ADD COLUMN rules BLOB;          -- by which rules everything was looked at last (`Rules.digest`)
 """
 
-_STEPS: Final = (_SCHEMA, _COPIES, _UNCLAIMED, _ALIASES, _IGNORED, _LEFT, _AGREED)
+_BASES: Final = """
+CREATE TABLE bases (                                -- what a conflict copy made here, and its original, both came from
+    folder INTEGER NOT NULL, copy_id BLOB NOT NULL, digest BLOB NOT NULL, PRIMARY KEY (folder, copy_id)
+) WITHOUT ROWID;
+CREATE TABLE commits (                              -- when the service took each commit that was received, by its clock
+    folder INTEGER NOT NULL, seq INTEGER NOT NULL, committed_ns INTEGER NOT NULL,
+    own INTEGER NOT NULL,                           -- 1: it came from this device
+    PRIMARY KEY (folder, seq)
+) WITHOUT ROWID;
+"""
+
+_STEPS: Final = (_SCHEMA, _COPIES, _UNCLAIMED, _ALIASES, _IGNORED, _LEFT, _AGREED, _BASES)
 """What each version of the schema adds to the one before."""
 
 SCHEMA_VERSION: Final = len(_STEPS)
+
+MANY_COMMITS: Final = 10_000
+"""How many times of commits are kept without asking whether anything needs them."""
 
 _DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _TREES: Final = ("remote", "local", "synced")
@@ -244,6 +258,13 @@ _AS_SEEN: Final = struct.Struct("<QQqqqH")
 """The beginning of `_PACKED`."""
 
 
+class Taken(Struct, frozen=True):
+    """When the service took a commit, in nanoseconds since 1970 by its clock, and whether it came from this device."""
+
+    committed_ns: int
+    own: bool
+
+
 class InFlight(Struct, frozen=True, array_like=True):
     """A request that awaits its answer.
 
@@ -269,6 +290,9 @@ class Batch:
         self.unannounced: dict[UUID, bool] = {}
         self.ignored: dict[UUID, bool] = {}
         self.copies: dict[UUID, UUID | None] = {}
+        self.bases: dict[UUID, bytes | None] = {}
+        self.commits: dict[int, Taken] = {}
+        self.forgets_commits = False
         self.aliases: dict[UUID, str | None] = {}
         self.manifests: dict[bytes, FullContent] = {}
         self.columns: dict[str, object] = {}
@@ -289,6 +313,7 @@ class FolderState(Struct):
     rules: bytes | None
     prints: Prints
     lingering: dict[str, tuple[str, Print]]
+    bases: dict[UUID, bytes]
 
 
 class Index:
@@ -392,6 +417,10 @@ class Index:
                 r[0]: (r[1], msgspec.msgpack.decode(r[2], type=Print))
                 for r in db.execute(_SELECT_LINGERING, (key,))
             },
+            bases={
+                ids[r[0]]: r[1]
+                for r in db.execute("SELECT copy_id, digest FROM bases WHERE folder = ?", (key,))
+            },
         )
         return state, trees
 
@@ -474,6 +503,8 @@ class Index:
                 "unannounced",
                 "ignored",
                 "copies",
+                "bases",
+                "commits",
                 "aliases",
                 "lingering",
             ):
@@ -493,6 +524,13 @@ class Index:
             _write_rows(db, "ignored", 0, key, batch.ignored, lambda is_ignored: () if is_ignored else None)
             _write_rows(db, "copies", 1, key, batch.copies, lambda copy_id: (copy_id.bytes,))
             _write_rows(db, "aliases", 1, key, batch.aliases, lambda alias: (alias,))
+            _write_bases(db, key, batch.bases)
+            if batch.forgets_commits:
+                db.execute("DELETE FROM commits WHERE folder = ?", (key,))
+            db.executemany(
+                "INSERT OR REPLACE INTO commits VALUES (?, ?, ?, ?)",
+                [(key, seq, taken.committed_ns, taken.own) for seq, taken in batch.commits.items()],
+            )
             db.executemany(
                 "INSERT OR IGNORE INTO manifests VALUES (?, ?)",
                 ((digest, encode(content)) for digest, content in batch.manifests.items()),
@@ -505,6 +543,34 @@ class Index:
                     )
             for column, value in batch.columns.items():
                 db.execute(f"UPDATE folders SET {column} = ? WHERE folder = ?", (value, key))  # noqa: S608
+
+    # --- when commits were taken
+
+    async def commits(self, key: int, seqs: list[int]) -> dict[int, Taken]:
+        """When the service took these commits; those that came with a snapshot are not known, and left out."""
+        return await self._run(self._commits, key, seqs)
+
+    def _commits(self, key: int, seqs: list[int]) -> dict[int, Taken]:
+        found = {}
+        for seq in seqs:
+            row = self._db.execute(
+                "SELECT committed_ns, own FROM commits WHERE folder = ? AND seq = ?", (key, seq)
+            ).fetchone()
+            if row is not None:
+                found[seq] = Taken(row[0], bool(row[1]))
+        return found
+
+    async def drop_unused_commits(self) -> None:
+        """Forget the times of commits that are no node's version any more, once they are many more than the nodes."""
+        await self._run(self._drop_unused_commits)
+
+    def _drop_unused_commits(self) -> None:
+        count = "SELECT (SELECT count(*) FROM commits), (SELECT count(*) FROM prints)"
+        commits, nodes = self._db.execute(count).fetchone()
+        if commits > 2 * nodes + MANY_COMMITS:
+            self._db.execute(
+                "DELETE FROM commits WHERE (folder, seq) NOT IN (SELECT folder, version FROM nodes)"
+            )
 
     # --- manifests
 
@@ -542,6 +608,7 @@ class Index:
         if count - used > share * count:
             self._db.execute(
                 "DELETE FROM manifests WHERE NOT EXISTS (SELECT 1 FROM nodes WHERE nodes.digest = manifests.digest)"
+                " AND NOT EXISTS (SELECT 1 FROM bases WHERE bases.digest = manifests.digest)"
             )
 
 
@@ -632,6 +699,13 @@ def _write_rows(
             db.execute(delete, (key, node_id.bytes))
         else:
             db.execute(insert, (key, node_id.bytes, *row))
+
+
+def _write_bases(db: sqlite3.Connection, key: int, bases: Mapping[UUID, bytes | None]) -> None:
+    for copy_id, digest in bases.items():
+        db.execute("DELETE FROM bases WHERE folder = ? AND copy_id = ?", (key, copy_id.bytes))
+        if digest is not None:
+            db.execute("INSERT INTO bases VALUES (?, ?, ?)", (key, copy_id.bytes, digest))
 
 
 class _Transaction:

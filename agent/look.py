@@ -13,7 +13,7 @@ from uuid import UUID
 import structlog
 
 from agent import watch
-from agent.ignore import RULES_NAME
+from agent.ignore import RULES_NAME, Rules
 from agent.index import Batch
 from agent.patience import jittered
 from agent.replica import Replica
@@ -175,6 +175,11 @@ class Looker:
         asyncio.get_running_loop().call_later(GONE_LOOK_S, self._hinted.set)
 
     # --- what is not to be looked at
+
+    @property
+    def rules(self) -> Rules:
+        """The rules of what to ignore, as they hold now."""
+        return self._rules.rules
 
     @property
     def rules_pending(self) -> bool:

@@ -1,5 +1,6 @@
 """The names that Hutch gives to files itself, conflict copies; and which names are one to a file system."""
 
+import re
 import unicodedata
 from collections.abc import Callable
 from typing import Final
@@ -11,6 +12,19 @@ from broker.model import MAX_NAME_SIZE_BYTES
 CONFLICT_MARK: Final = " (conflicted copy of "
 MAX_SUFFIX_SIZE_BYTES: Final = 32
 MAX_DEVICE_SIZE_BYTES: Final = 80
+
+
+_CONFLICT: Final = re.compile(
+    r"(?s)(?P<stem>.*) \(conflicted copy of (?P<device>.+) (?P<date>\d{4}-\d{2}-\d{2})(?: (?P<count>\d+))?\)(?P<suffix>\.[^/]*)?"
+)
+
+
+class ConflictName(Struct, frozen=True):
+    """What a conflict copy's name says. `original` is the name that it lost; the stem of a very long one was cut."""
+
+    original: str
+    device: str
+    date: str
 
 
 class Folding(Struct, frozen=True):
@@ -78,6 +92,30 @@ def alias_name(name: str, is_free: Callable[[str], bool]) -> str:
 def is_conflict_name(name: str, device: str) -> bool:
     """Whether a name is one that `conflict_name` gives to what this device has lost."""
     return _opening(device) in name
+
+
+def read_conflict_name(name: str) -> ConflictName | None:
+    """What `conflict_name` has put into a name; None for an ordinary one. Of a copy of a copy the last loss counts."""
+    found = _CONFLICT.fullmatch(name)
+    if found is None:
+        return None
+    return ConflictName(found["stem"] + (found["suffix"] or ""), found["device"], found["date"])
+
+
+def free_name(name: str, is_free: Callable[[str], bool]) -> str:
+    """`report.txt` as `report 2.txt`, with the first number from 2 on that can be had.
+
+    Returns:
+        A name of at most 255 bytes; the stem is cut where it must be.
+    """
+    stem, suffix = _split(name)
+    counter = 2
+    while True:
+        mark = f" {counter}"
+        candidate = _cut(stem, MAX_NAME_SIZE_BYTES - len((mark + suffix).encode())) + mark + suffix
+        if is_free(candidate):
+            return candidate
+        counter += 1
 
 
 def _opening(device: str) -> str:

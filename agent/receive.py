@@ -10,7 +10,7 @@ from uuid import UUID
 
 import structlog
 
-from agent.index import Batch, InFlight
+from agent.index import Batch, InFlight, Taken
 from agent.patience import Patience
 from agent.replay import Replayed, check_nodes, node_of, replay
 from agent.replica import Replica, agree
@@ -236,6 +236,8 @@ class Receiver:
                 cursor = Cursor(cursor.epoch, entry.seq, extend_chain(cursor.chain, data))
                 replayed = await self._replay(entry, batch, undo)
                 answered |= self._settle(entry, replayed, batch)
+                own = entry.device_id == self._replica.device_id
+                batch.commits[entry.seq] = Taken(entry.committed_ns, own)
         except BaseException:
             self._replica.trees.remote.update(undo)
             self._replica.in_flight = in_flight

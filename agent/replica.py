@@ -38,6 +38,7 @@ class Replica:
         pace: Which files change so often that they are left alone for a while.
         changed: Called after every change, to wake whoever waits.
         parked: Nodes whose commit was refused for good, with the reason, until they change.
+        bases: For a conflict copy that was made here, the digest of what it and its original both came from.
         broken: Nodes whose content cannot be had from the service, with the reason.
         problems: What the last looks could not sync, by path.
         placing: Nodes that are being put in place: nothing else is staged for them, and their tombstones are kept.
@@ -77,6 +78,7 @@ class Replica:
         local = trees.local.nodes.items()
         self.conflicts = {node_id for node_id, node in local if CONFLICT_MARK in node.name}
         self.lingering = state.lingering
+        self.bases = state.bases
         self.cursor: Cursor | None = state.cursor
         self.number = state.number
         self.in_flight: InFlight | None = state.request
@@ -163,6 +165,9 @@ class Replica:
         """Take over a batch: in memory at once, and durably when this returns."""
         trees = self.trees
         self._tidy_aliases(batch)
+        batch.bases.update(
+            {n: None for n in self.bases.keys() & batch.local.keys() if batch.local[n] is None}
+        )
         trees.remote.update(batch.remote)
         trees.local.update(batch.local)
         trees.local.rename_on_disk(batch.aliases)
@@ -172,6 +177,7 @@ class Replica:
         _merge(trees.tombstones, batch.tombstones)
         _merge(trees.copies, batch.copies)
         _merge(self.lingering, batch.lingering)
+        _merge(self.bases, batch.bases)
         for node_id, stays in batch.unannounced.items():
             (trees.unannounced.add if stays else trees.unannounced.discard)(node_id)
         for node_id, is_ignored in batch.ignored.items():
@@ -255,6 +261,7 @@ class Replica:
             batch.unannounced.update(dict.fromkeys(trees.unannounced, False))
             batch.ignored.update(dict.fromkeys(trees.ignored, False))
             batch.columns.update(chain=None, seq=0, request=None, unclaimed=1, rules=None)
+            batch.forgets_commits = True  # another epoch has others of these numbers
             self.rules = None
             self.unclaimed = True
             self.cursor = self.head = self.in_flight = None

@@ -97,14 +97,6 @@ class Tree:
         self._names: dict[UUID, dict[str, UUID]] = {}
         self.update({node.node_id: node for node in nodes})
 
-    def copy(self) -> "Tree":
-        """Another tree of the same nodes, by far faster than from the nodes one by one."""
-        tree = Tree()
-        tree.nodes, tree.shadowed, tree.aliases = self.nodes.copy(), self.shadowed.copy(), self.aliases.copy()
-        tree._by_alias = self._by_alias.copy()
-        tree._names = {parent_id: names.copy() for parent_id, names in self._names.items()}
-        return tree
-
     def __contains__(self, node_id: UUID) -> bool:
         return node_id in self.nodes
 
@@ -169,6 +161,14 @@ class Tree:
                 return None
             node_id = node.node_id
         return node
+
+    def copy(self) -> "Tree":
+        """Another tree of the same nodes: what is done to the one does not show in the other."""
+        other = Tree()
+        other.nodes, other.shadowed = dict(self.nodes), set(self.shadowed)
+        other.aliases, other._by_alias = dict(self.aliases), dict(self._by_alias)
+        other._names = {parent_id: dict(names) for parent_id, names in self._names.items()}
+        return other
 
     def update(self, changes: Mapping[UUID, Node | None]) -> None:
         """Set (or, with None, drop) many nodes at once. Names may be swapped and rotated among them."""
@@ -250,6 +250,15 @@ class Trees:
         self.ignored: set[UUID] = set()
         self.dirty: set[UUID] = set()
         self.unread: set[UUID] = set()
+
+    def copy(self) -> "Trees":
+        """The same state once more, to see what would become of it."""
+        other = Trees()
+        other.remote, other.local, other.synced = self.remote.copy(), self.local.copy(), self.synced.copy()
+        other.tombstones, other.copies = dict(self.tombstones), dict(self.copies)
+        other.unannounced, other.ignored = set(self.unannounced), set(self.ignored)
+        other.dirty, other.unread = set(self.dirty), set(self.unread)
+        return other
 
     def touch(self, node_ids: Iterable[UUID]) -> None:
         """Look at these ids again: dirty where the trees differ, clean where they agree."""

@@ -44,7 +44,25 @@ def test_every_command_explains_itself(context: Context, capsys: pytest.CaptureF
 
 @pytest.mark.parametrize(
     "command",
-    ["add /f", "remove /f", "list", "status", "wait", "sync", "pause", "resume", "devices", "unlink", "run"],
+    [
+        "add /f",
+        "remove /f",
+        "list",
+        "status",
+        "wait",
+        "sync",
+        "pause",
+        "resume",
+        "devices",
+        "unlink",
+        "run",
+        "plan",
+        "explain /f",
+        "conflicts",
+        "conflicts show /f",
+        "conflicts keep both /f",
+        "conflicts merge /f",
+    ],
 )
 def test_before_linking_every_command_says_what_comes_first(
     context: Context, capsys: pytest.CaptureFixture[str], command: str

@@ -7,8 +7,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from agent.index import _STEPS, SCHEMA_VERSION, Batch, Index, InFlight, Print, cursor_columns
-from agent.trees import Node
+from agent.index import _STEPS, SCHEMA_VERSION, Batch, Index, InFlight, Print, Taken, cursor_columns
+from agent.trees import Node, replace
 from broker.errors import Misconfigured
 from broker.messages import encode
 from broker.model import ROOT, Cursor, Kind
@@ -220,3 +220,48 @@ def test_a_newer_database_is_refused_and_left_alone(path: Path) -> None:
         Index(path)
     assert path.read_bytes() == before
     assert list(path.parent.glob("*damaged*")) == []
+
+
+async def test_when_commits_were_taken_is_kept_and_forgotten_with_their_epoch(index: Index) -> None:
+    key = (await index.load(WORKSPACE))[0].key
+    batch = Batch()
+    batch.commits = {3: Taken(30, own=True), 4: Taken(40, own=False)}
+    await index.write(key, batch)
+    assert await index.commits(key, [2, 3, 4]) == batch.commits
+    other = Batch()
+    other.forgets_commits, other.commits = True, {3: Taken(31, own=False)}
+    await index.write(key, other)
+    assert await index.commits(key, [3, 4]) == {3: Taken(31, own=False)}
+
+
+async def test_times_of_commits_that_nothing_needs_are_dropped_once_they_are_many(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = (await index.load(WORKSPACE))[0].key
+    batch = Batch()
+    batch.commits = {seq: Taken(seq, own=False) for seq in range(1, 6)}
+    node = replace(new_directory(UUID(int=5), ROOT, "d"), version=3)
+    batch.remote = {node.node_id: node}
+    await index.write(key, batch)
+    await index.drop_unused_commits()
+    assert len(await index.commits(key, list(range(1, 6)))) == 5
+    monkeypatch.setattr("agent.index.MANY_COMMITS", 4)
+    await index.drop_unused_commits()
+    assert set(await index.commits(key, list(range(1, 6)))) == {3}
+
+
+async def test_the_content_that_a_copy_came_from_is_kept(index: Index) -> None:
+    digest, copy_id = digest_of("xy"), UUID(int=5)
+    content = MANIFESTS[digest]
+    key = (await index.load(WORKSPACE))[0].key
+    batch = Batch()
+    batch.bases, batch.manifests = {copy_id: digest}, {digest: content}
+    await index.write(key, batch)
+    await index.drop_unused_manifests()
+    assert (await index.load(WORKSPACE))[0].bases == {copy_id: digest}
+    assert await index.manifests([digest]) == {digest: content}
+    batch.bases, batch.manifests = {copy_id: None}, {}
+    await index.write(key, batch)
+    await index.drop_unused_manifests()
+    assert (await index.load(WORKSPACE))[0].bases == {}
+    assert await index.manifests([digest]) == {}
