@@ -82,7 +82,11 @@ _LEFT: Final = """
 ALTER TABLE folders ADD COLUMN left_folder TEXT;    -- where it was, when a person took the folder off; its number counts on
 """
 
-_STEPS: Final = (_SCHEMA, _COPIES, _UNCLAIMED, _ALIASES, _IGNORED, _LEFT)
+_UNDONE: Final = """
+ALTER TABLE folders ADD COLUMN undone BLOB;         -- the held commit that was taken back last
+"""
+
+_STEPS: Final = (_SCHEMA, _COPIES, _UNCLAIMED, _ALIASES, _IGNORED, _LEFT, _UNDONE)
 """What each version of the schema adds to the one before."""
 
 SCHEMA_VERSION: Final = len(_STEPS)
@@ -167,6 +171,7 @@ class FolderState(Struct):
     intent: bytes | None
     unclaimed: bool
     left_folder: str | None
+    undone: UUID | None
     prints: dict[UUID, Print]
     lingering: dict[str, tuple[str, Print]]
 
@@ -252,7 +257,7 @@ class Index:
         db = self._db
         db.execute("INSERT OR IGNORE INTO folders (workspace_id) VALUES (?)", (workspace_id.bytes,))
         row = db.execute(
-            "SELECT folder, generation, epoch, seq, chain, number, request, intent, unclaimed, left_folder FROM folders WHERE workspace_id = ?",
+            "SELECT folder, generation, epoch, seq, chain, number, request, intent, unclaimed, left_folder, undone FROM folders WHERE workspace_id = ?",
             (workspace_id.bytes,),
         ).fetchone()
         key, ids = row[0], _Ids()
@@ -265,6 +270,7 @@ class Index:
             intent=row[7],
             unclaimed=bool(row[8]),
             left_folder=row[9],
+            undone=None if row[10] is None else UUID(bytes=row[10]),
             prints={ids[r[0]]: Print(*r[1:]) for r in db.execute(_SELECT_PRINTS, (key,))},
             lingering={
                 r[0]: (r[1], msgspec.msgpack.decode(r[2], type=Print))

@@ -37,6 +37,7 @@ class Replica:
         placing: Nodes that are being put in place: nothing else is staged for them, and their tombstones are kept.
         unclaimed: Whether it is still to be asked what deleted nodes the local files may have been, because the merge
             base was lost: nothing is told to the journal before.
+        undone: The held commit that was taken back last.
         looked: Whether the whole folder was looked at since it was opened, or distrusted: nothing is planned before.
         head: The farthest place in the journal that anybody has told of.
     """
@@ -70,6 +71,7 @@ class Replica:
         self.in_flight: InFlight | None = state.request
         self.intent = state.intent
         self.unclaimed = state.unclaimed
+        self.undone = state.undone
         self.today = today
         self.head = state.cursor
         self.looked = False
