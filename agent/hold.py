@@ -137,6 +137,7 @@ class Hold:
         replica = self._replica
         if replica.undone == hold_id:
             return
+        await self._until_answered()
         await self._looker.look_at_all()
         async with replica.disk:
             batch = Batch()
@@ -145,6 +146,17 @@ class Hold:
             replica.undone = hold_id
             await replica.write(batch)
         log.info("hold.undone", workspace_id=str(replica.workspace_id), nodes=len(batch.synced))
+
+    async def _until_answered(self) -> None:
+        """A request that is still under way may be told of what is about to be undone."""
+        replica = self._replica
+        changed = replica.listen()
+        try:
+            while replica.in_flight is not None:
+                changed.clear()
+                await changed.wait()
+        finally:
+            replica.unlisten(changed)
 
 
 def find_undone(trees: Trees) -> list[UUID]:
