@@ -117,7 +117,7 @@ def count(watch: Watch, touched: Touched, to_follow: int) -> list[UUID]:
 
 def digest_of(request: CommitRequest) -> bytes:
     """What a request asks for, whatever its number and its author's cursor: asked again, it is the same."""
-    bare = replace(request, incarnation=ROOT, number=1, cursor=Cursor(0, 0, bytes(32)))
+    bare = replace(request, incarnation=ROOT, number=1, cursor=Cursor(0, 0, bytes(32)), on_behalf_of=None)
     return hashlib.sha256(encode(bare)).digest()
 
 

@@ -111,17 +111,21 @@ LEFT JOIN holds AS h ON h.workspace_id = author.workspace_id AND h.device_id = a
 
 -- count_standing --
 -- How many old nodes a workspace had when the window began, but for what others have deleted since: those that live,
--- as many as it takes to decide, and those that the author has deleted. $1, $2: workspace and device of the authors;
--- $3: as many; $4: when the window began.
-SELECT workspace_id, device_id,
-    (SELECT count(*) FROM (
+-- and, should those not be enough to decide, those that the author has deleted. $1, $2: workspace and device of the
+-- authors; $3: how many are enough; $4: when the window began.
+SELECT author.workspace_id, author.device_id, CASE WHEN living.nodes >= author.enough THEN living.nodes ELSE living.nodes + (
+    -- Each touched node by its key: told to join, the planner would read all nodes of the workspace first.
+    SELECT count(*) FROM touches AS t
+    WHERE t.workspace_id = author.workspace_id AND t.device_id = author.device_id AND t.touched_at > $4::timestamptz
+        AND (SELECT n.deleted FROM nodes AS n WHERE n.workspace_id = author.workspace_id AND n.node_id = t.node_id)
+) END AS standing
+FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS author (workspace_id, device_id, enough)
+CROSS JOIN LATERAL (
+    SELECT count(*) AS nodes FROM (
         SELECT FROM nodes AS n
         WHERE n.workspace_id = author.workspace_id AND NOT n.deleted AND n.made_at <= $4::timestamptz
-        LIMIT author.enough) AS living)
-    + (SELECT count(*) FROM touches AS t JOIN nodes AS n USING (workspace_id, node_id)
-       WHERE t.workspace_id = author.workspace_id AND t.device_id = author.device_id AND t.touched_at > $4::timestamptz
-           AND n.deleted) AS standing
-FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS author (workspace_id, device_id, enough);
+        LIMIT author.enough) AS few
+) AS living;
 
 -- find_manifests --
 -- Content that splices, copies and revivals are written against. $1: workspace ids, $2: node ids, $3: versions.

@@ -2,6 +2,7 @@
 -- commits that are held. Nodes that stand already are old: they count from the first hour on.
 ALTER TABLE nodes ADD COLUMN made_at timestamptz NOT NULL DEFAULT '-infinity';
 ALTER TABLE nodes ALTER COLUMN made_at SET DEFAULT now();
+CREATE INDEX nodes_living ON nodes (workspace_id, made_at) WHERE NOT deleted;
 
 CREATE TABLE touches (
     workspace_id    uuid NOT NULL REFERENCES workspaces,
