@@ -11,7 +11,7 @@ import structlog
 
 from agent.answers import Asked, Memory, answers_for
 from agent.control import ControlServer
-from agent.errors import DiskFull, FolderLinked, Untrusted, is_disk_full
+from agent.errors import DiskFull, FolderLinked, Held, Untrusted, is_disk_full
 from agent.folder import REOPEN_S, Folder, placed_seq
 from agent.home import Credential, FolderRecord, Home
 from agent.index import Index
@@ -28,7 +28,14 @@ from broker.connection import BrokerAddress, Publisher
 from broker.consumer import Consumer
 from broker.delivery import Delivery
 from broker.errors import Corrupt, Forbidden, HutchError, NotFound, Refused, Unproven
-from broker.messages import ChangeNotice, CommitAccepted, CommitRefused, MembershipChanged, decode_inbox
+from broker.messages import (
+    ChangeNotice,
+    CommitAccepted,
+    CommitRefused,
+    HoldDecided,
+    MembershipChanged,
+    decode_inbox,
+)
 from broker.topology import device_user
 
 log = structlog.get_logger()
@@ -92,7 +99,7 @@ class Agent:
     async def sync_once(self, timeout_s: float | None) -> bool:
         """Sync both ways until equal with the service's head. False: the time was up before that.
 
-        Raises as `run` does, `DiskFull` when that is all that is in the way, and `Untrusted`.
+        Raises as `run` does, `DiskFull` or `Held` when that is all that is in the way, and `Untrusted`.
         """
         done = False
 
@@ -118,6 +125,8 @@ class Agent:
             missing = any(problem.code == DiskFull.code for problem in self._missing.values())
             if missing or any(folder.lacks_room for folder in self._folders.values()):
                 raise DiskFull("the disk is full: make room, and try again")
+            if any(folder.is_held_up for folder in self._folders.values()):
+                raise Held("much would be deleted or rewritten elsewhere: look at it with `hutch review`")
 
     async def _open(self, stack: contextlib.AsyncExitStack) -> None:
         credential = self._credential
@@ -303,6 +312,10 @@ class Agent:
                     await folder.take(message)
             case MembershipChanged():
                 await self._on_connected()
+            case HoldDecided():
+                folder = self._folders.get(message.workspace_id)
+                if folder is not None:
+                    folder.hold.ask()
         await delivery.ack()
 
     async def _compare_at_times(self) -> None:

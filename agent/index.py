@@ -120,7 +120,11 @@ CREATE TABLE commits (                              -- when the service took eac
 ) WITHOUT ROWID;
 """
 
-_STEPS: Final = (_SCHEMA, _COPIES, _UNCLAIMED, _ALIASES, _IGNORED, _LEFT, _AGREED, _BASES)
+_UNDONE: Final = """
+ALTER TABLE folders ADD COLUMN undone BLOB;         -- the held commit that was taken back last
+"""
+
+_STEPS: Final = (_SCHEMA, _COPIES, _UNCLAIMED, _ALIASES, _IGNORED, _LEFT, _AGREED, _BASES, _UNDONE)
 """What each version of the schema adds to the one before."""
 
 SCHEMA_VERSION: Final = len(_STEPS)
@@ -311,6 +315,7 @@ class FolderState(Struct):
     unclaimed: bool
     left_folder: str | None
     rules: bytes | None
+    undone: UUID | None
     prints: Prints
     lingering: dict[str, tuple[str, Print]]
     bases: dict[UUID, bytes]
@@ -397,7 +402,7 @@ class Index:
         db = self._db
         db.execute("INSERT OR IGNORE INTO folders (workspace_id) VALUES (?)", (workspace_id.bytes,))
         row = db.execute(
-            "SELECT folder, generation, epoch, seq, chain, number, request, intent, unclaimed, left_folder, rules FROM folders WHERE workspace_id = ?",
+            "SELECT folder, generation, epoch, seq, chain, number, request, intent, unclaimed, left_folder, rules, undone FROM folders WHERE workspace_id = ?",
             (workspace_id.bytes,),
         ).fetchone()
         key, ids = row[0], _Ids()
@@ -412,6 +417,7 @@ class Index:
             unclaimed=bool(row[8]),
             left_folder=row[9],
             rules=row[10],
+            undone=None if row[11] is None else UUID(bytes=row[11]),
             prints=self._load_prints(key, ids),
             lingering={
                 r[0]: (r[1], msgspec.msgpack.decode(r[2], type=Print))

@@ -47,6 +47,7 @@ class Replica:
         joining: Whether a snapshot was taken, and not all that lies here has been matched with it yet.
         rules: By which rules of what to ignore (`Rules.digest`) the whole folder was looked at last; None: by none yet.
         conflicts: Local nodes that bear the name of a conflict copy.
+        undone: The held commit that was taken back last.
         looked: Whether the whole folder was looked at since it was opened, or distrusted: nothing is planned before.
         head: The farthest place in the journal that anybody has told of.
     """
@@ -84,6 +85,7 @@ class Replica:
         self.in_flight: InFlight | None = state.request
         self.intent = state.intent
         self.unclaimed = state.unclaimed
+        self.undone = state.undone
         self.today = today
         self.head = state.cursor
         self.looked = False
