@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
@@ -36,6 +37,8 @@ PUBLISHER_IDLE_S: Final = 60.0
 SESSION_TIMEOUT_S: Final = 15.0
 HEADS_EVERY_S: Final = 900.0
 HOPELESS_LOOK_S: Final = 0.25
+STEADY_S: Final = 60.0
+"""After so long in which all could be reached, what cannot is asked for without delay."""
 BROKER_WAIT_S: Final = 15.0
 """How long the broker may take to be reached before what is missing is asked of the metadata server."""
 
@@ -63,6 +66,7 @@ class Agent:
         self._service: Service | None = None
         self._publisher: Publisher | None = None
         self._changed = asyncio.Event()
+        self._unreachable = asyncio.Event()
         self._comparing: asyncio.Task[None] | None = None
 
     # --- running
@@ -121,9 +125,13 @@ class Agent:
         stack.push_async_callback(self._index.close)
         await self._index.drop_unused_manifests()
         self._service = await stack.enter_async_context(Service(credential.metadata_url, token, cafile))
-        self._transfer = await stack.enter_async_context(Transfer(credential.gateway_url, token, cafile))
+        transfer = Transfer(credential.gateway_url, token, cafile, on_unreachable=self._unreachable.set)
+        self._transfer = await stack.enter_async_context(transfer)
         publisher = Publisher(
-            self._address(), user_id=device_user(credential.device_id), idle_close_s=PUBLISHER_IDLE_S
+            self._address(),
+            user_id=device_user(credential.device_id),
+            idle_close_s=PUBLISHER_IDLE_S,
+            on_unreachable=self._unreachable.set,
         )
         self._publisher = await stack.enter_async_context(publisher)
 
@@ -146,6 +154,7 @@ class Agent:
                     self._start(record)
                 tasks = [
                     group.create_task(self._listen(), name="listen"),
+                    group.create_task(self._follow_moves(), name="follow moves"),
                     group.create_task(self._compare_at_times(), name="compare heads"),
                 ]
                 log.info("agent.started", device_id=str(self._credential.device_id), folders=len(self._tasks))
@@ -236,7 +245,11 @@ class Agent:
                 self._address(), self._credential.queue, prefetch=PREFETCH, exclusive=True
             )
             try:
-                await self._consumer.run(self._on_delivery, on_connected=self._on_connected)
+                await self._consumer.run(
+                    self._on_delivery,
+                    on_connected=self._on_connected,
+                    on_unreachable=self._unreachable.set,
+                )
             except Forbidden:
                 # The service has the last word on whether this device was revoked, or its broker user merely lost.
                 log.warning("session.refused", device_id=str(self._credential.device_id))
@@ -248,9 +261,27 @@ class Agent:
     async def _renew_session(self) -> None:
         """Have the service repair this device's queue and bindings, and tell where everything is. It may be away."""
         assert self._service is not None
+        await self._ask_session(self._service.session)
+
+    async def _follow_moves(self) -> None:
+        """Where broker or gateway stay out of reach they may have moved: the metadata server knows where to."""
+        assert self._service is not None
+        clock = asyncio.get_running_loop()
+        patience, asked = Patience(), clock.time()
+        while True:
+            await self._unreachable.wait()
+            self._unreachable.clear()
+            if clock.time() - asked > STEADY_S:
+                patience = Patience()
+            with contextlib.suppress(Forbidden):  # who is not let in here hears of it where it is listened
+                await self._ask_session(self._service.whereabouts)
+            asked = clock.time()
+            await patience.wait()
+
+    async def _ask_session(self, ask: Callable[[], Awaitable[Session]]) -> None:
         try:
             async with asyncio.timeout(SESSION_TIMEOUT_S):
-                session = await self._service.session()
+                session = await ask()
             check_session(self._credential.metadata_url, session.gateway_url, session.amqp_url)
         except Forbidden:
             raise
@@ -265,11 +296,25 @@ class Agent:
         )
         if fresh != self._credential:
             self._credential = fresh
-            self._home.save_credential(fresh)
+            self._move()
+            try:
+                self._home.save_credential(fresh)
+            except (OSError, DiskFull) as error:  # it is asked again at the next start
+                log.warning("session.unsaved", device_id=str(fresh.device_id), error=type(error).__name__)
         for workspace in session.workspaces:
             folder = self._folders.get(workspace.workspace_id)
             if folder is not None:
                 folder.compare_head(workspace.cursor, BROKER_WAIT_S)
+
+    def _move(self) -> None:
+        """Have all that runs use the addresses that the service has told."""
+        assert self._transfer is not None
+        assert self._publisher is not None
+        self._transfer.move(self._credential.gateway_url)
+        self._publisher.move(self._address())
+        if self._consumer is not None:
+            self._consumer.move(self._address(), self._credential.queue)
+        log.info("session.moved", device_id=str(self._credential.device_id))
 
     async def _on_connected(self) -> None:
         self._changed.set()

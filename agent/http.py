@@ -71,6 +71,10 @@ class Http:
             async with asyncio.timeout(_CLOSE_TIMEOUT_S):
                 await session.close()
 
+    def move(self, url: str) -> None:
+        """From the next call on the server is there."""
+        self._url = url.rstrip("/")
+
     @asynccontextmanager
     async def call(self, method: str, path: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
         """Make one call. Its answer is read with `pieces` or `read_all`; what else the caller does inside the block

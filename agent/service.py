@@ -152,6 +152,10 @@ class Service(Http):
         """Have the device's old broker connections closed, its queue repaired, and be told where things are."""
         return await self._json(Session, "POST", "/v1/session")
 
+    async def whereabouts(self) -> Session:
+        """Be told where things are, and nothing else: what the device has open stays open."""
+        return await self._json(Session, "GET", "/v1/session")
+
     async def heads(self) -> tuple[Head, ...]:
         """Where the journals of the user's workspaces stand."""
         return (await self._json(_Heads, "GET", "/v1/heads")).workspaces

@@ -69,6 +69,13 @@ async def open_session(request: web.Request, caller: Credential) -> web.StreamRe
     return json_answer(session)
 
 
+async def show_session(request: web.Request, caller: Credential) -> web.StreamResponse:
+    """`GET /v1/session`: say where all is. Nothing is closed, and the broker is not asked."""
+    services = request.app[SERVICES]
+    session = await _session(services, caller.device_id, caller.user_id, caller.email, caller.queue_name)
+    return json_answer(session)
+
+
 async def _check_password(services: Services, email: str, password: str) -> Account:
     now_s = asyncio.get_running_loop().time()
     if not services.tries.begin(email, now_s):

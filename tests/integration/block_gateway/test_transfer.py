@@ -116,6 +116,14 @@ async def test_nothing_to_do_is_no_request(workspace_id: UUID) -> None:
         assert await nowhere.download(workspace_id, [], Kept(), ignore) == set()
 
 
+async def test_a_gateway_that_has_moved_is_followed(url: str, device: Device, workspace_id: UUID) -> None:
+    raw = random.randbytes(1_000)
+    moving = Transfer("http://127.0.0.1:9", device.credential, on_unreachable=lambda: moving.move(url))
+    async with moving:
+        assert await moving.missing(workspace_id, [sha(raw)]) == {sha(raw)}
+        assert await moving.upload(workspace_id, [item(raw)], ignore) == {sha(raw)}
+
+
 async def test_absent_chunks_are_named(transfer: Transfer, workspace_id: UUID) -> None:
     there, gone = random.randbytes(100), random.randbytes(100)
     await transfer.upload(workspace_id, [item(there)], ignore)

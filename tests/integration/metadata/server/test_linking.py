@@ -162,6 +162,23 @@ async def test_a_session_closes_what_was_open_and_lets_the_device_consume_anew(h
         await consume(connection, device.queue)
 
 
+async def test_asking_where_all_is_closes_nothing(house):
+    device = await house.link(await house.person())
+    workspace_id = await house.workspace(device)
+    async with await connect(device) as connection:
+        arrived = await consume(connection, device.queue)
+        told = await house.call("GET", "/v1/session", device)
+        assert told.status == 200
+        secrets = {"device_secret", "amqp_password", "workspaces"}
+        assert {key: value for key, value in told.json.items() if key != "workspaces"} == {
+            key: value for key, value in device.session.items() if key not in secrets
+        }
+        assert [workspace["workspace_id"] for workspace in told.json["workspaces"]] == [str(workspace_id)]
+        await house.publish_change(workspace_id, b"news")
+        assert await wait_message(arrived) == b"news"
+    assert (await house.call("GET", "/v1/session")).status == 401
+
+
 async def test_a_session_declares_a_queue_anew_that_has_expired(house):
     device = await house.link(await house.person())
     workspace_id = await house.workspace(device)
