@@ -82,7 +82,11 @@ _LEFT: Final = """
 ALTER TABLE folders ADD COLUMN left_folder TEXT;    -- where it was, when a person took the folder off; its number counts on
 """
 
-_STEPS: Final = (_SCHEMA, _COPIES, _UNCLAIMED, _ALIASES, _IGNORED, _LEFT)
+_PROBLEMS: Final = """
+ALTER TABLE folders ADD COLUMN problems BLOB;           -- what was wrong at the last look (agent.standing); NULL: nothing is known
+"""
+
+_STEPS: Final = (_SCHEMA, _COPIES, _UNCLAIMED, _ALIASES, _IGNORED, _LEFT, _PROBLEMS)
 """What each version of the schema adds to the one before."""
 
 SCHEMA_VERSION: Final = len(_STEPS)
@@ -167,6 +171,7 @@ class FolderState(Struct):
     intent: bytes | None
     unclaimed: bool
     left_folder: str | None
+    problems: bytes | None
     prints: dict[UUID, Print]
     lingering: dict[str, tuple[str, Print]]
 
@@ -252,7 +257,8 @@ class Index:
         db = self._db
         db.execute("INSERT OR IGNORE INTO folders (workspace_id) VALUES (?)", (workspace_id.bytes,))
         row = db.execute(
-            "SELECT folder, generation, epoch, seq, chain, number, request, intent, unclaimed, left_folder FROM folders WHERE workspace_id = ?",
+            "SELECT folder, generation, epoch, seq, chain, number, request, intent, unclaimed, left_folder, problems"
+            " FROM folders WHERE workspace_id = ?",
             (workspace_id.bytes,),
         ).fetchone()
         key, ids = row[0], _Ids()
@@ -265,6 +271,7 @@ class Index:
             intent=row[7],
             unclaimed=bool(row[8]),
             left_folder=row[9],
+            problems=row[10],
             prints={ids[r[0]]: Print(*r[1:]) for r in db.execute(_SELECT_PRINTS, (key,))},
             lingering={
                 r[0]: (r[1], msgspec.msgpack.decode(r[2], type=Print))
@@ -339,7 +346,7 @@ class Index:
                 db.execute(f"DELETE FROM {table} WHERE folder = ?", row)  # noqa: S608  # our own names
             db.execute(
                 "UPDATE folders SET generation = 0, epoch = 0, seq = 0, chain = NULL, request = NULL, intent = NULL,"
-                " unclaimed = 0, left_folder = ? WHERE folder = ?",
+                " unclaimed = 0, problems = NULL, left_folder = ? WHERE folder = ?",
                 (folder, *row),
             )
 

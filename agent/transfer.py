@@ -94,9 +94,9 @@ class Transfer:
         """Close all connections. What runs fails with `Unavailable`."""
         await self._http.close()
 
-    def move(self, base_url: str) -> None:
-        """From the next request on the gateway is there."""
-        self._http.move(base_url)
+    async def move(self, base_url: str) -> None:
+        """From now on the gateway is there. What is under way is tried again there, as after any broken line."""
+        await self._http.move(base_url)
 
     async def missing(self, workspace_id: UUID, hashes: Sequence[bytes]) -> set[bytes]:
         """Which chunks this user has to upload before using them in the workspace. Renews the leases of the others."""
