@@ -68,10 +68,15 @@ class Session(Struct, frozen=True, kw_only=True):
 
 
 class LinkedSession(Session, frozen=True, kw_only=True):
-    """The answer to linking: the only time that the two secrets are told. They do not print."""
+    """The answer to linking: the only time that the two secrets are told. They do not print.
+
+    `device_name` is what the service calls the device: another one of the account may have had the name that was asked
+    for. None: a service that does not tell.
+    """
 
     device_secret: str
     amqp_password: str
+    device_name: str | None = None
 
     @property
     def credential(self) -> str:
