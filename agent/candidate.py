@@ -1,5 +1,6 @@
 """Which directories may become synced folders, and which never."""
 
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,14 +39,31 @@ def check_folder(
     return path
 
 
-def make_folder(path: Path) -> None:
-    """Make a folder where there is none, and see that it can be read and written. Raises `WrongFolder`. Blocks."""
+def make_folder(path: Path) -> list[Path]:
+    """Make a folder where there is none, and see that it can be read and written. Blocks.
+
+    Returns:
+        The directories that it made, the outermost first, for `take_back`.
+
+    Raises:
+        WrongFolder: It cannot be made, or not be read and written.
+    """
+    made = [parent for parent in (path, *path.parents) if not parent.exists()][::-1]
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        take_back(made)
         raise WrongFolder(f"{path} cannot be made: {error.strerror}") from error
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
         raise WrongFolder(f"{path} cannot be read and written by you")
+    return made
+
+
+def take_back(made: Sequence[Path]) -> None:
+    """Remove directories that `make_folder` has made, but for what holds something by now. Blocks."""
+    for path in reversed(made):
+        with contextlib.suppress(OSError):
+            path.rmdir()
 
 
 def _real_path(folder: Path) -> Path:

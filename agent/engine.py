@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
@@ -11,16 +12,16 @@ import structlog
 
 from agent.answers import Asked, Memory, answers_for
 from agent.control import ControlServer
-from agent.errors import DiskFull, FolderLinked, Held, Untrusted, is_disk_full
-from agent.folder import REOPEN_S, Folder, placed_seq
+from agent.errors import DiskFull, FolderLinked, Held, NotWritable, Untrusted, is_disk_full, is_not_writable
+from agent.folder import REOPEN_S, Folder, check_marker, placed_seq
 from agent.home import Credential, FolderRecord, Home
 from agent.index import Index
 from agent.marker import Marker, read_marker, remove_marker, write_marker
-from agent.names import CONFLICT_MARK
 from agent.patience import Patience, jittered
 from agent.plan import plan
 from agent.scan import Problem, RootGone
 from agent.service import Service, Session
+from agent.standing import conflict_paths, decode_problems, standing
 from agent.steering import handlers_for
 from agent.transfer import Transfer
 from agent.trust import check_session
@@ -48,12 +49,18 @@ HOPELESS_LOOK_S: Final = 0.25
 UNUSED_SHARE: Final = 0.2
 """Of the manifests kept, the share that may be of use to nobody: to look for them costs time at the start."""
 
+STEADY_S: Final = 60.0
+"""After so long in which all could be reached, what cannot is asked for without delay."""
 BROKER_WAIT_S: Final = 15.0
 """How long the broker may take to be reached before what is missing is asked of the metadata server."""
 
 
 class Agent:
-    """Everything that one device does. One event loop, one agent a home (`Home.lock`)."""
+    """Everything that one device does. One event loop, one agent a home (`Home.lock`).
+
+    Attributes:
+        left_out: How many entries were not synced, for what the status says of them, when `sync_once` was done.
+    """
 
     def __init__(self, home: Home) -> None:
         """Take over a linked home.
@@ -76,7 +83,9 @@ class Agent:
         self._service: Service | None = None
         self._publisher: Publisher | None = None
         self._changed = asyncio.Event()
+        self._unreachable = asyncio.Event()
         self._comparing: asyncio.Task[None] | None = None
+        self.left_out = 0
 
     # --- running
 
@@ -99,16 +108,16 @@ class Agent:
     async def sync_once(self, timeout_s: float | None) -> bool:
         """Sync both ways until equal with the service's head. False: the time was up before that.
 
-        Raises as `run` does, `DiskFull` or `Held` when that is all that is in the way, and `Untrusted`.
+        Raises as `run` and `wait_synced` do, `DiskFull` or `Held` when that is all that is in the way, and `Untrusted`.
         """
         done = False
 
         async def work() -> None:
             nonlocal done
-            async with asyncio.TaskGroup() as group:
-                hopeless = group.create_task(self._watch_hopeless(), name="watch for the hopeless")
-                done = await self.wait_synced(timeout_s)
-                hopeless.cancel()
+            done = await self._wait_synced(timeout_s, self._hopeless_alone)
+            for folder in self._folders.values():
+                await folder.keep_problems()
+            self.left_out = sum(workspace["left_out"] for workspace in self.status()["workspaces"])
 
         with self._home.lock():
             async with contextlib.AsyncExitStack() as stack:
@@ -116,17 +125,33 @@ class Agent:
                 await self._work_until(work())
         return done
 
-    async def _watch_hopeless(self) -> None:
-        """Whoever syncs once is not kept waiting for what a person has to mend."""
-        while True:
-            await asyncio.sleep(HOPELESS_LOOK_S)
-            if (unproven := self._unproven()) is not None:
-                raise Untrusted(str(unproven)) from unproven
-            missing = any(problem.code == DiskFull.code for problem in self._missing.values())
-            if missing or any(folder.lacks_room for folder in self._folders.values()):
-                raise DiskFull("the disk is full: make room, and try again")
-            if any(folder.is_held_up for folder in self._folders.values()):
-                raise Held("much would be deleted or rewritten elsewhere: look at it with `hutch review`")
+    def _hopeless(self) -> HutchError | None:
+        """What only a person can mend, so that nobody is kept waiting for it; None when there is no such thing."""
+        names = {record.workspace_id: record.name for record in self._home.folders()}
+        for workspace_id, problem in self._missing.items():
+            if problem.code != DiskFull.code:
+                return _error_of(names.get(workspace_id, ""), problem)
+        for folder in self._folders.values():
+            stuck = folder.stuck if folder.looker.in_place else folder.replica.problems.get("")
+            if stuck is not None and stuck.code != DiskFull.code:
+                return _error_of(folder.replica.name, stuck)
+        return None
+
+    def _hopeless_alone(self) -> HutchError | None:
+        """The same, and what a running agent waits for: whoever syncs once does not."""
+        if (unproven := self._unproven()) is not None:
+            error = Untrusted(str(unproven))
+            error.__cause__ = unproven
+            return error
+        stuck = [folder.stuck for folder in self._folders.values()]
+        if any(
+            problem is not None and problem.code == DiskFull.code
+            for problem in (*stuck, *self._missing.values())
+        ):
+            return DiskFull("the disk is full: make room, and try again")
+        if any(folder.is_held_up for folder in self._folders.values()):
+            return Held("much would be deleted or rewritten elsewhere: look at it with `hutch review`")
+        return self._hopeless()
 
     async def _open(self, stack: contextlib.AsyncExitStack) -> None:
         credential = self._credential
@@ -137,9 +162,13 @@ class Agent:
         await self._index.drop_unused_manifests(share=UNUSED_SHARE)
         await self._index.drop_unused_commits()
         self._service = await stack.enter_async_context(Service(credential.metadata_url, token, cafile))
-        self._transfer = await stack.enter_async_context(Transfer(credential.gateway_url, token, cafile))
+        transfer = Transfer(credential.gateway_url, token, cafile, on_unreachable=self._unreachable.set)
+        self._transfer = await stack.enter_async_context(transfer)
         publisher = Publisher(
-            self._address(), user_id=device_user(credential.device_id), idle_close_s=PUBLISHER_IDLE_S
+            self._address(),
+            user_id=device_user(credential.device_id),
+            idle_close_s=PUBLISHER_IDLE_S,
+            on_unreachable=self._unreachable.set,
         )
         self._publisher = await stack.enter_async_context(publisher)
 
@@ -162,6 +191,7 @@ class Agent:
                     self._start(record)
                 tasks = [
                     group.create_task(self._listen(), name="listen"),
+                    group.create_task(self._follow_moves(), name="follow moves"),
                     group.create_task(self._compare_at_times(), name="compare heads"),
                 ]
                 log.info("agent.started", device_id=str(self._credential.device_id), folders=len(self._tasks))
@@ -252,7 +282,11 @@ class Agent:
                 self._address(), self._credential.queue, prefetch=PREFETCH, exclusive=True
             )
             try:
-                await self._consumer.run(self._on_delivery, on_connected=self._on_connected)
+                await self._consumer.run(
+                    self._on_delivery,
+                    on_connected=self._on_connected,
+                    on_unreachable=self._unreachable.set,
+                )
             except Forbidden:
                 # The service has the last word on whether this device was revoked, or its broker user merely lost.
                 log.warning("session.refused", device_id=str(self._credential.device_id))
@@ -264,28 +298,60 @@ class Agent:
     async def _renew_session(self) -> None:
         """Have the service repair this device's queue and bindings, and tell where everything is. It may be away."""
         assert self._service is not None
+        await self._ask_session(self._service.session)
+
+    async def _follow_moves(self) -> None:
+        """Where broker or gateway stay out of reach they may have moved: the metadata server knows where to."""
+        assert self._service is not None
+        clock = asyncio.get_running_loop()
+        patience, asked = Patience(), clock.time()
+        while True:
+            await self._unreachable.wait()
+            self._unreachable.clear()
+            if clock.time() - asked > STEADY_S:
+                patience = Patience()
+            with contextlib.suppress(Forbidden):  # who is not let in here hears of it where it is listened
+                await self._ask_session(self._service.whereabouts)
+            asked = clock.time()
+            await patience.wait()
+
+    async def _ask_session(self, ask: Callable[[], Awaitable[Session]]) -> None:
         try:
             async with asyncio.timeout(SESSION_TIMEOUT_S):
-                session = await self._service.session()
+                session = await ask()
             check_session(self._credential.metadata_url, session.gateway_url, session.amqp_url)
         except Forbidden:
             raise
         except (HutchError, TimeoutError) as error:
             log.info("session.delayed", device_id=str(self._credential.device_id), error=str(error))
             return
-        self._take_session(session)
+        await self._take_session(session)
 
-    def _take_session(self, session: Session) -> None:
+    async def _take_session(self, session: Session) -> None:
         fresh = msgspec.structs.replace(
             self._credential, gateway_url=session.gateway_url, amqp_url=session.amqp_url, queue=session.queue
         )
         if fresh != self._credential:
             self._credential = fresh
-            self._home.save_credential(fresh)
+            await self._move()
+            try:
+                self._home.save_credential(fresh)
+            except (OSError, DiskFull) as error:  # it is asked again at the next start
+                log.warning("session.unsaved", device_id=str(fresh.device_id), error=type(error).__name__)
         for workspace in session.workspaces:
             folder = self._folders.get(workspace.workspace_id)
             if folder is not None:
                 folder.compare_head(workspace.cursor, BROKER_WAIT_S)
+
+    async def _move(self) -> None:
+        """Have all that runs use the addresses that the service has told."""
+        assert self._transfer is not None
+        assert self._publisher is not None
+        self._publisher.move(self._address())
+        if self._consumer is not None:
+            self._consumer.move(self._address(), self._credential.queue)
+        await self._transfer.move(self._credential.gateway_url)
+        log.info("session.moved", device_id=str(self._credential.device_id))
 
     async def _on_connected(self) -> None:
         self._changed.set()
@@ -352,12 +418,30 @@ class Agent:
         log.info("agent.resumed")
 
     async def wait_synced(self, timeout_s: float | None) -> bool:
-        """Look at all folders afresh; return True once all is equal with the service's head, False when time is up."""
+        """Look at all folders afresh; return True once all is equal with the service's head, False when time is up.
+
+        Raises:
+            RootGone: A folder is not in its place.
+            NotWritable: Nothing may be written in a folder, and that is all that is in the way.
+        """
+        return await self._wait_synced(timeout_s, self._hopeless)
+
+    async def _wait_synced(self, timeout_s: float | None, hopeless: Callable[[], HutchError | None]) -> bool:
+        async def watch() -> None:
+            while True:
+                if (error := hopeless()) is not None:
+                    raise error
+                await asyncio.sleep(HOPELESS_LOOK_S)
+
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(timeout_s), asyncio.TaskGroup() as group:
+                watching = group.create_task(watch(), name="watch for the hopeless")
                 await self._until_synced()
+                watching.cancel()
         except TimeoutError:
             return False
+        except BaseExceptionGroup as failures:
+            raise _first(failures) from failures
         return True
 
     async def _until_synced(self) -> None:
@@ -404,9 +488,9 @@ class Agent:
             for workspace in workspaces:
                 workspace["errors"].append({"path": "", "code": unproven.code, "message": str(unproven)})
         workspaces += [
-            _missing_status(record, self._missing[record.workspace_id])
+            _closed_status(record, self._missing.get(record.workspace_id))
             for record in self._home.folders()
-            if record.workspace_id in self._missing
+            if record.workspace_id not in self._folders
         ]
         return {
             "state": self._state(),
@@ -414,6 +498,10 @@ class Agent:
             "bytes_up": self._transfer.bytes_up if self._transfer else 0,
             "bytes_down": self._transfer.bytes_down if self._transfer else 0,
         }
+
+    def _closed(self) -> bool:
+        """Whether a folder is not open yet, or cannot be."""
+        return any(record.workspace_id not in self._folders for record in self._home.folders())
 
     def _unproven(self) -> Unproven | None:
         """Somebody who is not the service answers in its place."""
@@ -425,7 +513,7 @@ class Agent:
             return "paused"
         if self._consumer is None or not self._consumer.connected:
             return "offline"
-        settled = not self._missing and all(folder.is_settled for folder in self._folders.values())
+        settled = not self._closed() and all(folder.is_settled for folder in self._folders.values())
         return "idle" if settled else "syncing"
 
 
@@ -464,56 +552,73 @@ def mark_folder(home: Home, credential: Credential, record: FolderRecord) -> Non
 
 def offline_status(home: Home) -> dict[str, Any]:
     """What can be said without a running agent: as of when it last ran. Blocks."""
-    workspaces = []
-    if home.index_path.exists():
-        index = Index(home.index_path)
-        try:
-            workspaces = [_stored_status(index, record) for record in home.folders()]
-        finally:
+    credential, records = home.linked(), home.folders()
+    index = Index(home.index_path) if home.index_path.exists() else None
+    try:
+        workspaces = [_stored_status(index, record, credential) for record in records]
+    finally:
+        if index is not None:
             index.close_now()
     return {"state": "offline", "workspaces": workspaces, "bytes_up": 0, "bytes_down": 0}
 
 
-def _stored_status(index: Index, record: FolderRecord) -> dict[str, Any]:
+def _stored_status(index: Index | None, record: FolderRecord, credential: Credential) -> dict[str, Any]:
+    problems = []
+    try:
+        check_marker(Path(record.folder), record, credential)
+    except (RootGone, Corrupt, OSError) as error:
+        problems.append(_problem_of(error))
+    if index is None:
+        return _closed_status(record, *problems, started=False)
     state, trees = index.load_now(record.workspace_id)
-    planned = plan(trees, device="", date="") if state.cursor is not None else None
+    if state.generation == 0:
+        return _closed_status(record, *problems, started=False)
+    kept = decode_problems(state.problems)
+    held = {*trees.all_ignored(), *(one.node_id for one in kept if one.node_id is not None)}
+    planned = plan(trees, device="", date="", held=held) if state.cursor is not None else None
     seq = state.cursor.seq if state.cursor is not None else 0
-    return {
-        "name": record.name,
-        "workspace_id": str(record.workspace_id),
-        "folder": record.folder,
-        "cursor": seq,
-        "head": seq,
-        "placed": placed_seq(state.cursor, trees, planned.place if planned else ()),
-        "pending_up": len(planned.commit) if planned else 0,
-        "pending_down": len(planned.place) if planned else 0,
-        "conflicts": sum(CONFLICT_MARK in node.name for node in trees.local.nodes.values()),
-        "aliases": [],
-        "errors": [],
-    }
+    return standing(
+        name=record.name,
+        workspace_id=record.workspace_id,
+        folder=record.folder,
+        cursor=seq,
+        head=seq,
+        placed=placed_seq(state.cursor, trees, planned.place if planned else ()),
+        pending_up=len(planned.commit) if planned else 0,
+        pending_down=len(planned.place) if planned else 0,
+        conflicts=conflict_paths(trees.local),
+        # Whether the folder is in its place was just seen.
+        problems=[*problems, *(one.problem for one in kept if one.problem.code != RootGone.code)],
+    )
 
 
 def _problem_of(error: Exception) -> Problem:
     """Why a folder cannot be opened now."""
     if isinstance(error, DiskFull) or is_disk_full(error):
         return Problem("", DiskFull.code, "the disk is full: nothing is synced here until there is room")
+    if isinstance(error, OSError) and is_not_writable(error):
+        text = f"the folder cannot be written ({error.strerror}): nothing is synced here until it can"
+        return Problem("", NotWritable.code, text)
     return Problem("", RootGone.code, str(error))
 
 
-def _missing_status(record: FolderRecord, problem: Problem) -> dict[str, Any]:
-    return {
-        "name": record.name,
-        "workspace_id": str(record.workspace_id),
-        "folder": record.folder,
-        "cursor": 0,
-        "head": 0,
-        "placed": 0,
-        "pending_up": 0,
-        "pending_down": 0,
-        "conflicts": 0,
-        "aliases": [],
-        "errors": [{"path": problem.path, "code": problem.code, "message": problem.message}],
-    }
+def _error_of(name: str, problem: Problem) -> HutchError:
+    """A folder's problem, as what a command ends with."""
+    if problem.code == NotWritable.code:
+        where = f"{problem.path}: " if problem.path else ""
+        return NotWritable(f"{name}: {where}{problem.message}")
+    return RootGone(f"the folder of {name} is gone: {problem.message}")
+
+
+def _closed_status(record: FolderRecord, *problems: Problem | None, started: bool = True) -> dict[str, Any]:
+    """Of a folder that is not open: it cannot be, for what the problems say, or is not yet."""
+    return standing(
+        name=record.name,
+        workspace_id=record.workspace_id,
+        folder=record.folder,
+        started=started and any(problems),
+        problems=[problem for problem in problems if problem is not None],
+    )
 
 
 def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:

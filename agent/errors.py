@@ -1,6 +1,7 @@
 """What a command on a device can end with, over and above `broker.errors`.
 
     Unavailable
+    ├── NoService           who answers is no Hutch service
     └── StoreFull           the service has no room left for new content
     Refused
     ├── WrongPassword       the service does not know this account, or not this password
@@ -16,6 +17,7 @@
     ├── NoServiceManager    this computer has no systemd to install a unit in
     ├── Held                a person has to say first that so much may be deleted or rewritten
     └── SystemRefused       the operating system said no (permission, device, network of the file system)
+        └── NotWritable     what is to be placed in a folder, or a directory of it, may not be written there
 
 Each has an exit code of its own; `EXIT_CODES` is the table that `hutch --help` and `docs/cli.md` show.
 """
@@ -24,6 +26,12 @@ import errno
 from typing import Final
 
 from broker.errors import Refused, Unavailable
+
+
+class NoService(Unavailable):
+    """Something answers there, and not as a Hutch service does: another server, a proxy's page, a wrong port."""
+
+    code = "no_service"
 
 
 class StoreFull(Unavailable):
@@ -123,6 +131,12 @@ class Held(Refused):
     exit_code = 32
 
 
+class NotWritable(SystemRefused):
+    """A folder, or a directory in it, takes nothing: it is read-only, or another person's."""
+
+    code = "not_writable"
+
+
 INTERNAL_EXIT_CODE: Final = 70
 INTERRUPTED_EXIT_CODE: Final = 130
 
@@ -155,9 +169,15 @@ EXIT_CODES: Final = (
 )
 """Every exit code of `hutch`, with what it means."""
 
+_NOT_WRITABLE: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 # The second: no room for the index of the write-ahead log, which is allocated when the database is opened.
 _NO_ROOM_SQLITE: Final = frozenset({"SQLITE_FULL", "SQLITE_IOERR_SHMSIZE"})
+
+
+def is_not_writable(error: BaseException) -> bool:
+    """Whether the operating system says that nothing may be written there."""
+    return isinstance(error, OSError) and error.errno in _NOT_WRITABLE
 
 
 def is_disk_full(error: BaseException) -> bool:

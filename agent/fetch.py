@@ -15,7 +15,7 @@ import structlog
 from agent import place
 from agent.alias import alias_beside, choose_aliases, nodes_to_rename
 from agent.chunk import matches
-from agent.errors import DiskFull, is_disk_full
+from agent.errors import DiskFull, NotWritable, is_disk_full, is_not_writable
 from agent.filesystem import STAGE
 from agent.finish import finish, in_thread
 from agent.ignore import RULES_NAME
@@ -199,14 +199,22 @@ class Fetcher:
     def _report(self, error: Exception) -> None:
         """Show what keeps the journal's changes from the disk, until something could be placed."""
         replica = self._replica
-        code = DiskFull.code if is_disk_full(error) else "placing_failed"
-        message = (
-            "the disk is full: nothing is fetched until there is room" if is_disk_full(error) else str(error)
-        )
+        code, message = "placing_failed", str(error)
+        if is_disk_full(error):
+            code, message = DiskFull.code, "the disk is full: nothing is fetched until there is room"
+        elif isinstance(error, OSError) and is_not_writable(error):
+            code = NotWritable.code
+            message = f"the folder cannot be written ({error.strerror}): nothing is fetched until it can"
         replica.problems[PLACING] = Problem("", code, message)
         log.warning(
             "placing.delayed", workspace_id=str(replica.workspace_id), error=type(error).__name__, code=code
         )
+
+    def _report_refused(self, directory: str, reason: str) -> None:
+        """Show which directory takes nothing, until all that belongs there was placed."""
+        text = f"nothing may be written there ({reason}): what belongs there waits until it may"
+        shown = printable(directory or str(self._replica.root.folder))
+        self._replica.problems[PLACING] = Problem(shown, NotWritable.code, text)
 
     # --- who is who
 
@@ -661,6 +669,8 @@ class Fetcher:
         for path in outcome.look_again:  # before it is settled: what came late is not known yet
             self._hint(path)
         await self._settle(intent, outcome)
+        if outcome.refused is not None:
+            self._report_refused(*outcome.refused)
         return len(outcome.placed) + len(outcome.stayed) == len(intent.steps)
 
     async def _settle(self, intent: Intent, outcome: Outcome) -> None:

@@ -12,7 +12,7 @@ from uuid import UUID
 import structlog
 
 from agent.commit import Committer
-from agent.errors import DiskFull
+from agent.errors import DiskFull, NotWritable
 from agent.fetch import PLACING, Fetcher
 from agent.filesystem import Root
 from agent.hashing import Hasher
@@ -26,8 +26,9 @@ from agent.receive import QUEUE_WAIT_S, Receiver
 from agent.reclaim import Reclaimer
 from agent.replica import Replica
 from agent.resolve import Resolver
-from agent.scan import RootGone, printable
+from agent.scan import Problem, RootGone, printable
 from agent.service import Service
+from agent.standing import KeptProblem, conflict_paths, decode_problems, encode_problems, standing
 from agent.transfer import Transfer
 from agent.trees import Trees
 from agent.upload import Uploader
@@ -62,6 +63,7 @@ class Folder:
         may_run: asyncio.Event,
     ) -> None:
         self.replica = replica
+        self._kept = decode_problems(replica.kept_problems)
         self.looker = Looker(replica, new_node_id)
         self.hasher = Hasher(replica, self.looker.hint)
         self.receiver = Receiver(replica, service, lambda: self.looker.hint("", deep=True))
@@ -127,6 +129,7 @@ class Folder:
                     ("commit", self.committer.run()),
                     ("hold", self.hold.run()),
                     ("fetch", self.fetcher.run()),
+                    ("keep problems", self._keep_problems_as_they_come()),
                 ):
                     group.create_task(work, name=f"{name} {self.replica.name}")
         finally:
@@ -203,49 +206,70 @@ class Folder:
         )
 
     @property
-    def lacks_room(self) -> bool:
-        """Whether all that is left to do is to place what the disk has no room for."""
+    def stuck(self) -> Problem | None:
+        """Why nothing more can be done until a person has mended it: no room, or no leave to write, to place the rest.
+
+        None: that is not all that is left to do.
+        """
         replica = self.replica
         problem = replica.problems.get(PLACING)
-        return (
-            problem is not None
-            and problem.code == DiskFull.code
-            and (
-                self._recovering
-                or (
-                    not self.looker.is_looking
-                    and replica.in_flight is None
-                    and self.hasher.is_done
-                    and not replica.plan().commit
-                )
-            )
+        if problem is None or problem.code not in (DiskFull.code, NotWritable.code):
+            return None
+        has_looked = (
+            not self.looker.is_looking or replica.intent is not None
+        )  # half placed: it looks when that is whole
+        is_all = (
+            has_looked and replica.in_flight is None and self.hasher.is_done and not replica.plan().commit
         )
+        return problem if self._recovering or is_all else None
 
     def status(self) -> dict[str, Any]:
         """What `hutch status --json` says of this folder."""
         replica = self.replica
         plan = replica.plan()
         trees = replica.trees
-        problems = [*replica.problems.values(), *replica.parked.values(), *replica.broken.values()]
-        return {
-            "name": replica.name,
-            "workspace_id": str(replica.workspace_id),
-            "folder": str(replica.root.folder),
-            "cursor": replica.cursor.seq if replica.cursor else 0,
-            "head": replica.head.seq if replica.head else 0,
-            "placed": placed_seq(replica.cursor, replica.trees, plan.place),
-            "pending_up": len(plan.commit) + len(trees.unread - trees.ignored),
-            "pending_down": len(plan.place) + _missing(replica),
-            "conflicts": len(replica.conflicts),
-            "aliases": [
-                {
-                    "path": printable(trees.local.path(node_id) or ""),
-                    "name": printable(trees.local.nodes[node_id].name),
-                }
+        unread = trees.unread - trees.ignored - self.hasher.unreadable
+        return standing(
+            name=replica.name,
+            workspace_id=replica.workspace_id,
+            folder=str(replica.root.folder),
+            cursor=replica.cursor.seq if replica.cursor else 0,
+            head=replica.head.seq if replica.head else 0,
+            placed=placed_seq(replica.cursor, trees, plan.place),
+            pending_up=len(plan.commit) + len(unread),
+            pending_down=len(plan.place) + _missing(replica),
+            conflicts=conflict_paths(trees.local, replica.conflicts),
+            aliases=[
+                (printable(trees.local.path(node_id) or ""), printable(trees.local.nodes[node_id].name))
                 for node_id in trees.local.aliases
             ],
-            "errors": [{"path": p.path, "code": p.code, "message": p.message} for p in problems],
-        }
+            problems=[kept.problem for kept in self._problems()],
+        )
+
+    def _problems(self) -> list[KeptProblem]:
+        replica = self.replica
+        held = [*replica.parked.items(), *replica.broken.items()]
+        return [
+            *(KeptProblem(problem) for problem in replica.problems.values()),
+            *(KeptProblem(problem, node_id) for node_id, problem in held),
+        ]
+
+    async def keep_problems(self) -> None:
+        """Write down what is wrong, so that it can be told when the agent does not run. Before the first look: nothing."""
+        problems = self._problems()
+        if not self.replica.looked or problems == self._kept:
+            return
+        batch = Batch()
+        batch.columns["problems"] = encode_problems(problems)
+        await self.replica.index.write(self.replica.key, batch)
+        self._kept = problems
+
+    async def _keep_problems_as_they_come(self) -> None:
+        changed = self.replica.listen()
+        while True:
+            changed.clear()
+            await self.keep_problems()
+            await changed.wait()
 
 
 def _today() -> str:
@@ -279,7 +303,7 @@ async def open_replica(record: FolderRecord, credential: Credential, index: Inde
     path = Path(record.folder)
     root = await asyncio.to_thread(_open_root, path)
     try:
-        marker = await asyncio.to_thread(_check_marker, path, record, credential)
+        marker = await asyncio.to_thread(check_marker, path, record, credential)
         state, trees = await index.load(record.workspace_id)
     except BaseException:
         root.close()
@@ -309,7 +333,8 @@ def _open_root(path: Path) -> Root:
         ) from error
 
 
-def _check_marker(path: Path, record: FolderRecord, credential: Credential) -> Marker:
+def check_marker(path: Path, record: FolderRecord, credential: Credential) -> Marker:
+    """The mark of a folder. Raises `RootGone` when it has none, or another one's. Blocks."""
     marker = read_marker(path)
     if marker is None:
         raise RootGone(

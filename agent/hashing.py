@@ -115,6 +115,11 @@ class Hasher:
         trees = self._replica.trees
         return trees.unread <= self._unreadable | trees.ignored
 
+    @property
+    def unreadable(self) -> frozenset[UUID]:
+        """Files that cannot be read, and are left out."""
+        return frozenset(self._unreadable)
+
     def is_filling(self) -> bool:
         """Whether small files are about to be known that were not looked at before, so that a commit gains by waiting."""
         trees = self._replica.trees

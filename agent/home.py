@@ -160,9 +160,25 @@ class Home:
 
     def forget(self) -> None:
         """Remove the device, the folders' list and the database. What was synced stays. The agent must not run."""
-        database = [Path(f"{self.index_path}{suffix}") for suffix in ("", "-wal", "-shm", "-journal")]
-        for path in [self.folders_path, *database, self.ca_path, self.config_path]:
+        for path in [self.folders_path, *self._database_paths(), self.ca_path, self.config_path]:
             path.unlink(missing_ok=True)
+
+    def clear_left_over(self) -> list[FolderRecord]:
+        """Remove the folders' list and the database of a device that was here before, whose credential is lost.
+
+        Returns:
+            What was on the list, as far as it can be read.
+        """
+        try:
+            records = self.folders()
+        except Corrupt:
+            records = []
+        for path in [self.folders_path, *self._database_paths()]:
+            path.unlink(missing_ok=True)
+        return records
+
+    def _database_paths(self) -> list[Path]:
+        return [Path(f"{self.index_path}{suffix}") for suffix in ("", "-wal", "-shm", "-journal")]
 
     # --- its folders
 
@@ -269,7 +285,9 @@ def _read_private(path: Path, kind: type[T]) -> T | None:
     try:
         return msgspec.json.decode(data, type=kind)
     except msgspec.MsgspecError as error:
-        raise Corrupt(f"{path} is damaged: {error}") from error
+        raise Corrupt(
+            f"{path} is damaged ({error}): `hutch unlink --force` forgets what this device was linked to; then link it anew"
+        ) from error
 
 
 @contextmanager

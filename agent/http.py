@@ -1,6 +1,7 @@
 """Speak HTTP with the service: one session a server, and its errors in our own words."""
 
 import asyncio
+import contextlib
 import os
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
@@ -13,7 +14,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from agent.errors import StoreFull
+from agent.errors import NoService, StoreFull
 from broker.errors import (
     Corrupt,
     CursorUnknown,
@@ -71,6 +72,13 @@ class Http:
             async with asyncio.timeout(_CLOSE_TIMEOUT_S):
                 await session.close()
 
+    async def move(self, url: str) -> None:
+        """From the next call on the server is there. Calls that run fail with `Unavailable`, as at the end."""
+        self._url, before = url.rstrip("/"), self._url
+        if self._url != before:
+            with contextlib.suppress(TimeoutError):  # who is silent is left
+                await self.close()
+
     @asynccontextmanager
     async def call(self, method: str, path: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
         """Make one call. Its answer is read with `pieces` or `read_all`; what else the caller does inside the block
@@ -124,6 +132,8 @@ class Http:
             raise Misconfigured(f"{self._url} is no address of a server") from error
         except aiohttp.ClientConnectorCertificateError as error:
             raise Unproven(f"{self._url} shows a certificate that this device does not trust") from error
+        except aiohttp.ClientResponseError as error:
+            raise no_service(self._url, "what came is not HTTP") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Unavailable(_why_unreachable(URL(self._url), error)) from error
 
@@ -134,7 +144,9 @@ class Http:
                 await self.read_all(response, _ERROR_BODY_LIMIT_BYTES), type=_ErrorBody
             )
         except (msgspec.MsgspecError, UnicodeDecodeError, Corrupt):
-            pass  # some proxy's page: the status has to do
+            pass  # some other server's page
+        if not body.code:  # what a service of ours refuses, it gives a code
+            return no_service(self._url, f"it answered {response.status}")
         return _error_of(response.status, body)
 
     def _open(self) -> aiohttp.ClientSession:
@@ -152,6 +164,11 @@ class Http:
             return ssl.create_default_context(cafile=self._cafile)
         except (OSError, ssl.SSLError) as error:
             raise Misconfigured(f"{self._cafile} holds no certificate to trust: {error}") from error
+
+
+def no_service(url: str, why: str) -> NoService:
+    """What answers at an address is no Hutch service."""
+    return NoService(f"no Hutch service answers at {url} ({why})")
 
 
 def _why_unreachable(url: URL, error: Exception) -> str:

@@ -124,7 +124,11 @@ _UNDONE: Final = """
 ALTER TABLE folders ADD COLUMN undone BLOB;         -- the held commit that was taken back last
 """
 
-_STEPS: Final = (_SCHEMA, _COPIES, _UNCLAIMED, _ALIASES, _IGNORED, _LEFT, _AGREED, _BASES, _UNDONE)
+_PROBLEMS: Final = """
+ALTER TABLE folders ADD COLUMN problems BLOB;           -- what was wrong at the last look (agent.standing); NULL: nothing is known
+"""
+
+_STEPS: Final = (_SCHEMA, _COPIES, _UNCLAIMED, _ALIASES, _IGNORED, _LEFT, _AGREED, _BASES, _UNDONE, _PROBLEMS)
 """What each version of the schema adds to the one before."""
 
 SCHEMA_VERSION: Final = len(_STEPS)
@@ -316,6 +320,7 @@ class FolderState(Struct):
     left_folder: str | None
     rules: bytes | None
     undone: UUID | None
+    problems: bytes | None
     prints: Prints
     lingering: dict[str, tuple[str, Print]]
     bases: dict[UUID, bytes]
@@ -402,7 +407,8 @@ class Index:
         db = self._db
         db.execute("INSERT OR IGNORE INTO folders (workspace_id) VALUES (?)", (workspace_id.bytes,))
         row = db.execute(
-            "SELECT folder, generation, epoch, seq, chain, number, request, intent, unclaimed, left_folder, rules, undone FROM folders WHERE workspace_id = ?",
+            "SELECT folder, generation, epoch, seq, chain, number, request, intent, unclaimed, left_folder, rules, undone, problems"
+            " FROM folders WHERE workspace_id = ?",
             (workspace_id.bytes,),
         ).fetchone()
         key, ids = row[0], _Ids()
@@ -418,6 +424,7 @@ class Index:
             left_folder=row[9],
             rules=row[10],
             undone=None if row[11] is None else UUID(bytes=row[11]),
+            problems=row[12],
             prints=self._load_prints(key, ids),
             lingering={
                 r[0]: (r[1], msgspec.msgpack.decode(r[2], type=Print))
@@ -517,7 +524,7 @@ class Index:
                 db.execute(f"DELETE FROM {table} WHERE folder = ?", row)  # noqa: S608  # our own names
             db.execute(
                 "UPDATE folders SET generation = 0, epoch = 0, seq = 0, chain = NULL, request = NULL, intent = NULL,"
-                " unclaimed = 0, rules = NULL, left_folder = ? WHERE folder = ?",
+                " unclaimed = 0, rules = NULL, problems = NULL, left_folder = ? WHERE folder = ?",
                 (folder, *row),
             )
 

@@ -15,6 +15,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct, structs
 
+from agent.errors import is_not_writable
 from agent.filesystem import STAGE, Root
 from agent.index import Print
 from agent.names import Folding, conflict_name
@@ -96,6 +97,7 @@ class Outcome(Struct):
         look_again: Directories in which something was not as planned.
         lingering: Old content that a program still has open for writing: stage path to (place it had, look).
         late: How many late edits were kept as conflict copies.
+        refused: The directory of one of those that nobody may write to, and what the operating system says; None: none.
     """
 
     placed: dict[UUID, Print | None]
@@ -103,6 +105,7 @@ class Outcome(Struct):
     look_again: set[str]
     lingering: dict[str, tuple[str, Print]]
     late: int = 0
+    refused: tuple[str, str] | None = None
 
 
 def prepare(
@@ -303,6 +306,11 @@ class _Placing:
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS):
                 raise
+            if is_not_writable(error):
+                self.outcome.refused = (
+                    _parent(step.target or step.source or ""),
+                    error.strerror or str(error),
+                )
             self._give_up(step)
 
     @contextlib.contextmanager

@@ -48,6 +48,7 @@ class Replica:
         rules: By which rules of what to ignore (`Rules.digest`) the whole folder was looked at last; None: by none yet.
         conflicts: Local nodes that bear the name of a conflict copy.
         undone: The held commit that was taken back last.
+        kept_problems: What was wrong at the last look, as it was written down (`agent.standing`).
         looked: Whether the whole folder was looked at since it was opened, or distrusted: nothing is planned before.
         head: The farthest place in the journal that anybody has told of.
     """
@@ -85,6 +86,7 @@ class Replica:
         self.in_flight: InFlight | None = state.request
         self.intent = state.intent
         self.unclaimed = state.unclaimed
+        self.kept_problems = state.problems
         self.undone = state.undone
         self.today = today
         self.head = state.cursor

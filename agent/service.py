@@ -68,10 +68,15 @@ class Session(Struct, frozen=True, kw_only=True):
 
 
 class LinkedSession(Session, frozen=True, kw_only=True):
-    """The answer to linking: the only time that the two secrets are told. They do not print."""
+    """The answer to linking: the only time that the two secrets are told. They do not print.
+
+    `device_name` is what the service calls the device: another one of the account may have had the name that was asked
+    for. None: a service that does not tell.
+    """
 
     device_secret: str
     amqp_password: str
+    device_name: str | None = None
 
     @property
     def credential(self) -> str:
@@ -173,6 +178,10 @@ class Service(Http):
     async def session(self) -> Session:
         """Have the device's old broker connections closed, its queue repaired, and be told where things are."""
         return await self._json(Session, "POST", "/v1/session")
+
+    async def whereabouts(self) -> Session:
+        """Be told where things are, and nothing else: what the device has open stays open."""
+        return await self._json(Session, "GET", "/v1/session")
 
     async def heads(self) -> tuple[Head, ...]:
         """Where the journals of the user's workspaces stand."""

@@ -32,7 +32,7 @@ from block_gateway.wire import (
     make_frame,
     unpack_frame,
 )
-from broker.errors import Corrupt, Retryable, Unavailable
+from broker.errors import Corrupt, Forbidden, HutchError, Retryable, Unavailable
 from broker.model import Chunk
 
 Reader = Callable[[], bytes | None]
@@ -62,14 +62,23 @@ class Transfer:
         base_url: The gateway's, as the session gives it.
         credential: `<device id>.<secret>`.
         cafile: The certificate authority to trust, alone; None: the system's.
+        on_unreachable: Called each time that no gateway answered as one does: perhaps it has moved (`move`).
 
     Attributes:
         bytes_up: Bytes of chunk frames sent since the start, repetitions included.
         bytes_down: Bytes of chunk frames received.
     """
 
-    def __init__(self, base_url: str, credential: str, cafile: Path | None = None) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        credential: str,
+        cafile: Path | None = None,
+        *,
+        on_unreachable: Callable[[], None] = lambda: None,
+    ) -> None:
         self._http = Http(base_url, credential, cafile)
+        self._on_unreachable = on_unreachable
         self.bytes_up = 0
         self.bytes_down = 0
 
@@ -85,12 +94,16 @@ class Transfer:
         """Close all connections. What runs fails with `Unavailable`."""
         await self._http.close()
 
+    async def move(self, base_url: str) -> None:
+        """From now on the gateway is there. What is under way is tried again there, as after any broken line."""
+        await self._http.move(base_url)
+
     async def missing(self, workspace_id: UUID, hashes: Sequence[bytes]) -> set[bytes]:
         """Which chunks this user has to upload before using them in the workspace. Renews the leases of the others."""
         result: set[bytes] = set()
         for at in range(0, len(hashes), MAX_HASHES):
             part = hashes[at : at + MAX_HASHES]
-            result.update(await _persist(lambda part=part: self._missing(workspace_id, part)))  # type: ignore[misc]
+            result.update(await self._persist(lambda part=part: self._missing(workspace_id, part)))  # type: ignore[misc]
         return result
 
     async def upload(self, workspace_id: UUID, chunks: Source, on_bytes: Callable[[int], None]) -> set[bytes]:
@@ -105,7 +118,7 @@ class Transfer:
         stored: set[bytes] = set()
 
         async def send(batch: Sequence[tuple[Chunk, Reader]]) -> None:
-            sent = await _persist(lambda: self._upload(workspace_id, batch))
+            sent = await self._persist(lambda: self._upload(workspace_id, batch))
             stored.update(chunk.hash for chunk in sent)
             on_bytes(sum(chunk.size for chunk in sent))
 
@@ -131,11 +144,27 @@ class Transfer:
 
         async def fetch(batch: Sequence[Chunk]) -> None:
             reading = _Reading(list(batch), sink, on_bytes)
-            await _persist(lambda: self._download(workspace_id, reading))
+            await self._persist(lambda: self._download(workspace_id, reading))
             gone.update(reading.absent)
 
         await _in_flight(_batches(_as_async(dict.fromkeys(chunks)), lambda chunk: chunk.size), fetch)
         return gone
+
+    async def _persist(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Try a few times, with growing jittered delays. Corrupt bytes are tried again too: lines flip bits."""
+        delay_s = _FIRST_DELAY_S
+        for number in range(1, _ATTEMPTS + 1):
+            try:
+                return await attempt()
+            except Forbidden:
+                raise
+            except HutchError as error:
+                self._on_unreachable()
+                if not isinstance(error, Retryable | Corrupt) or number == _ATTEMPTS:
+                    raise
+            await asyncio.sleep(delay_s * random.uniform(0.5, 1.5))  # noqa: S311  jitter, no secret
+            delay_s *= 2
+        raise AssertionError("unreachable")
 
     async def _missing(self, workspace_id: UUID, hashes: Sequence[bytes]) -> list[bytes]:
         path = f"/v1/workspaces/{workspace_id}/chunks/missing"
@@ -226,18 +255,6 @@ def _read_frames(group: Sequence[tuple[Chunk, Reader]]) -> list[tuple[Chunk, Fra
 def _sink_frames(frames: Sequence[tuple[Chunk, Frame]], sink: Sink) -> None:
     for chunk, frame in frames:
         sink(chunk, unpack_frame(frame))
-
-
-async def _persist(attempt: Callable[[], Awaitable[T]]) -> T:
-    """Try a few times, with growing jittered delays. Corrupt bytes are tried again too: lines flip bits."""
-    delay_s = _FIRST_DELAY_S
-    for _ in range(_ATTEMPTS - 1):
-        try:
-            return await attempt()
-        except (Retryable, Corrupt):
-            await asyncio.sleep(delay_s * random.uniform(0.5, 1.5))  # noqa: S311  jitter, no secret
-            delay_s *= 2
-    return await attempt()
 
 
 async def _in_flight(batches: AsyncIterator[T], work: Callable[[T], Awaitable[None]]) -> None:

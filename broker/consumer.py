@@ -1,6 +1,7 @@
 """Consumes one queue of RabbitMQ, and comes back after whatever ends a connection."""
 
 import asyncio
+from collections.abc import Callable
 from inspect import isawaitable
 from typing import Final
 
@@ -18,6 +19,7 @@ from broker.link import (
     Patience,
     open_link,
     translate,
+    wait_or,
 )
 
 SETTLE_TIMEOUT_S: Final = 30.0
@@ -43,6 +45,7 @@ class Consumer:
         self._prefetch = prefetch
         self._exclusive = exclusive
         self._stream: _Stream | None = None
+        self._moved = asyncio.Event()
         self._trouble: HutchError | None = None
 
     @property
@@ -55,7 +58,22 @@ class Consumer:
         """Why the last try to consume failed; None while it goes well."""
         return self._trouble
 
-    async def run(self, on_delivery: OnDelivery, *, on_connected: OnConnected | None = None) -> None:
+    def move(self, address: BrokerAddress, queue: str) -> None:
+        """From now on the broker is there, and the queue is called so: a connection to another place is ended."""
+        if (address, queue) == (self._address, self._queue):
+            return
+        self._address, self._queue = address, queue
+        self._moved.set()
+        if self._stream is not None:
+            self._stream.end()
+
+    async def run(
+        self,
+        on_delivery: OnDelivery,
+        *,
+        on_connected: OnConnected | None = None,
+        on_unreachable: Callable[[], None] | None = None,
+    ) -> None:
         """Hand over deliveries, one after the other, until cancelled; connect again whenever the connection is lost.
 
         What was in hand when a connection is lost comes again, and settling it does nothing.
@@ -64,6 +82,7 @@ class Consumer:
             on_delivery: Called for each, and awaited when it can be: the next waits meanwhile. It may keep the
                 delivery and settle it later. What it raises ends the run.
             on_connected: Awaited each time that consuming has begun, before deliveries are handed over.
+            on_unreachable: Called each time that the broker could not be reached: perhaps it has moved (`move`).
 
         Raises:
             Forbidden: The credentials are not valid (any more), or give no right to this queue.
@@ -75,10 +94,12 @@ class Consumer:
         patience = Patience()
         loop = asyncio.get_running_loop()
         while True:
-            stream = await self._start(patience)
+            stream = await self._start(patience, on_unreachable)
             began = loop.time()
             self._stream = stream
             try:
+                if self._moved.is_set():  # while it was being opened
+                    stream.end()
                 if on_connected is not None:
                     await on_connected()
                 await stream.hand_over(on_delivery)
@@ -89,8 +110,9 @@ class Consumer:
                 patience = Patience()
             log.warning("broker_consumer.lost")
 
-    async def _start(self, patience: Patience) -> "_Stream":
+    async def _start(self, patience: Patience, on_unreachable: Callable[[], None] | None) -> "_Stream":
         while True:
+            self._moved.clear()
             try:
                 stream = await _open_stream(self._address, self._queue, self._prefetch, self._exclusive)
             except HutchError as error:
@@ -101,7 +123,9 @@ class Consumer:
                 log.info(
                     "broker_consumer.waited", attempt=patience.attempts, delay_s=delay_s, error=str(error)
                 )
-                await asyncio.sleep(delay_s)
+                if on_unreachable is not None:
+                    on_unreachable()
+                await wait_or(self._moved, delay_s)
             else:
                 self._trouble = None
                 log.info("broker_consumer.started", attempt=patience.attempts)

@@ -97,6 +97,15 @@ def next_delay_s(attempt: int, jitter: float) -> float:
     return round(max(FIRST_DELAY_S, full * (0.5 + jitter / 2)), 3)
 
 
+async def wait_or(event: asyncio.Event, delay_s: float) -> None:
+    """Wait for a time, or until an event is set."""
+    try:
+        async with asyncio.timeout(delay_s):
+            await event.wait()
+    except TimeoutError:
+        return
+
+
 @dataclass
 class Patience:
     """Which failures to connect or to consume are borne, and how many there were. Reads no clock itself."""

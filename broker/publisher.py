@@ -1,7 +1,7 @@
 """Publishes to RabbitMQ with confirms, over a connection that is opened when needed and closed when idle."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
@@ -20,6 +20,7 @@ from broker.link import (
     blocked_by_alarm,
     open_link,
     translate,
+    wait_or,
 )
 from broker.messages import MAX_MESSAGE_SIZE_BYTES
 
@@ -36,12 +37,20 @@ class Publisher:
         address: Where the broker is.
         user_id: Goes on each message; the broker verifies that it is the connection's own user. None: not said.
         idle_close_s: See above.
+        on_unreachable: Called each time that the broker could not be reached: perhaps it has moved (`move`).
     """
 
     def __init__(
-        self, address: BrokerAddress, *, user_id: str | None, idle_close_s: float | None = None
+        self,
+        address: BrokerAddress,
+        *,
+        user_id: str | None,
+        idle_close_s: float | None = None,
+        on_unreachable: Callable[[], None] = lambda: None,
     ) -> None:
         self._address = address
+        self._moved = asyncio.Event()
+        self._on_unreachable = on_unreachable
         self._user_id = user_id
         self._idle_close_s = idle_close_s
         self._opening = asyncio.Lock()
@@ -68,6 +77,12 @@ class Publisher:
             self._idle_watch.cancel()
             await asyncio.wait([self._idle_watch])
         await self._close_link()
+
+    def move(self, address: BrokerAddress) -> None:
+        """From now on the broker is there. What is in flight may fail, as when a connection is lost."""
+        if address != self._address:
+            self._address = address
+            self._moved.set()
 
     @property
     def connected(self) -> bool:
@@ -156,7 +171,7 @@ class Publisher:
     async def _ready_link(self, deadline: float) -> Link:
         try:
             async with asyncio.timeout_at(deadline), self._opening:
-                while self._link is None or not self._link.open:
+                while self._link is None or not self._link.open or self._moved.is_set():
                     await self._close_link()
                     await self._try_to_open()
                 return self._link
@@ -164,6 +179,7 @@ class Publisher:
             raise Unavailable("the broker cannot be reached") from error
 
     async def _try_to_open(self) -> None:
+        self._moved.clear()
         try:
             self._link = await open_link(self._address, "publish")
         except HutchError as error:
@@ -171,7 +187,8 @@ class Publisher:
                 raise
             attempt, delay_s = self._patience.attempts, self._patience.delay_s()
             log.info("broker_publisher.waited", attempt=attempt, delay_s=delay_s, error=str(error))
-            await asyncio.sleep(delay_s)
+            self._on_unreachable()
+            await wait_or(self._moved, delay_s)
         else:
             self._patience = Patience()
 

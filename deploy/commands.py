@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from deploy import bootstrap, control, demo, processes, supervisor
-from deploy.stack import Options, Stack, open_folder
+from deploy.keep import read_json
+from deploy.stack import Options, Stack, check_folder, open_folder
 from deploy.supervisor import Lock, Supervisor
 from deploy.talk import DeployError, say
 
@@ -40,6 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DeployError as error:
         say(f"deploy/local: {error}")
         return 1
+    except OSError as error:
+        say(f"deploy/local: {_told(error)}")
+        return 1
     except KeyboardInterrupt:
         return 130
 
@@ -49,13 +53,27 @@ def _run_up(chosen: argparse.Namespace) -> int:
     folder = _folder(chosen)
     options = _options(chosen, folder)
     if chosen.foreground:
-        return asyncio.run(_stay(folder, options, as_json=chosen.json))
-    _tell_started(control.up(folder, options), as_json=chosen.json)
+        return asyncio.run(_stay(folder, options, as_json=chosen.json, new_ports=chosen.new_ports))
+    before = read_json(folder / "ports.json").get("metadata")
+    answer = control.up(folder, options, new_ports=chosen.new_ports)
+    _tell_started(answer, as_json=chosen.json)
+    if before is not None and read_json(folder / "ports.json").get("metadata") != before:
+        say(
+            f"The service has another address than before: on each device `hutch unlink --force`, then `hutch link"
+            f" {answer['metadata_url']}`."
+        )
     return 0
 
 
-async def _stay(folder: Path, options: Options, *, as_json: bool) -> int:
+def _told(error: OSError) -> str:
+    """What the operating system refused, in a line."""
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"
+
+
+async def _stay(folder: Path, options: Options, *, as_json: bool, new_ports: bool) -> int:
     """Be the supervisor, until SIGTERM or Ctrl-C."""
+    check_folder(folder)
     lock = Lock(folder)
     # Others take it for an instant to see whether it is held.
     if not await asyncio.to_thread(processes.wait_until, lock.take, 1.0):
@@ -64,9 +82,13 @@ async def _stay(folder: Path, options: Options, *, as_json: bool) -> int:
     options.check(folder)
     open_folder(folder)
     supervisor.reclaim(folder)
-    options.keep(folder)
-    stack = Stack(folder, options)
-    stack.prepare()
+    try:
+        options.keep(folder)
+        stack = Stack(folder, options, new_ports=new_ports)
+        stack.prepare()
+    except (DeployError, OSError) as error:
+        supervisor.fail(folder, _told(error) if isinstance(error, OSError) else str(error))
+        raise
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -101,7 +123,7 @@ def _run_install(chosen: argparse.Namespace) -> int:
 def _run_demo(chosen: argparse.Namespace) -> int:
     _install()
     folder = _folder(chosen)
-    return demo.run(folder, Options.kept(folder), once=chosen.once)
+    return demo.run(folder, Options.kept(folder), once=chosen.once, new_ports=chosen.new_ports)
 
 
 def _install() -> None:
@@ -161,6 +183,12 @@ def _options(chosen: argparse.Namespace, folder: Path) -> Options:
     )
 
 
+def _folder_name(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("it must name a folder")
+    return text
+
+
 def _absolute(path: str | None) -> str | None:
     return None if path is None else str(Path(path).expanduser().absolute())
 
@@ -208,6 +236,12 @@ def _parser() -> argparse.ArgumentParser:
     install = commands.add_parser("install", help="install what is missing, and start nothing")
     install.set_defaults(run=_run_install)
 
+    for command in (demo, start):
+        command.add_argument(
+            "--new-ports",
+            action="store_true",
+            help="take another port where a program has taken one that devices are linked to",
+        )
     for command in (demo, start, show, stop, install):
-        command.add_argument("--data", metavar="DIR", help="where all is kept")
+        command.add_argument("--data", type=_folder_name, metavar="DIR", help="where all is kept")
     return parser

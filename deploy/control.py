@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy import bootstrap, processes, supervisor
-from deploy.stack import Options, open_folder
+from deploy.stack import Options, check_folder, open_folder
 from deploy.supervisor import Lock
 from deploy.talk import DeployError, say
 
@@ -19,17 +19,21 @@ _UP_TIMEOUT_S = 300.0
 _DOWN_TIMEOUT_S = 120.0
 
 
-def up(folder: Path, options: Options, talk: Callable[[str], None] = say) -> dict[str, Any]:
+def up(
+    folder: Path, options: Options, talk: Callable[[str], None] = say, *, new_ports: bool = False
+) -> dict[str, Any]:
     """Start the stack in the background, or find it running, and return what scripts are told once it is healthy.
 
     Args:
         folder: The stack's data folder.
         options: How it shall be.
         talk: Told what happens meanwhile, line by line.
+        new_ports: Whether ports that devices know may be given up, where other programs have taken them.
 
     Raises:
         DeployError: It does not start, or it runs with other options.
     """
+    check_folder(folder)
     if Lock(folder).is_held():
         return find_running(folder, options, talk)
     options.check(folder)
@@ -40,7 +44,10 @@ def up(folder: Path, options: Options, talk: Callable[[str], None] = say) -> dic
     talk("Starting PostgreSQL, RabbitMQ and Hutch; this takes some 20 s …")
     with log.open("ab") as output:
         started = subprocess.Popen(
-            [sys.executable, bootstrap.CHECKOUT / "deploy" / "local", "up", "--foreground", "--data", folder],
+            [
+                sys.executable, bootstrap.CHECKOUT / "deploy" / "local", "up", "--foreground", "--data", folder,
+                *(["--new-ports"] if new_ports else []),
+            ],
             cwd="/", stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
     return wait_healthy(folder, started, talk)
@@ -70,7 +77,7 @@ def down(folder: Path) -> bool:
         DeployError: The supervisor does not end.
     """
     lock = Lock(folder)
-    if not folder.exists():
+    if not (folder / "run").is_dir():
         return False
     ran = lock.is_held()
     if ran and (running := supervisor.supervisor_of(folder)) is not None:

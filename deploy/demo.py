@@ -31,12 +31,13 @@ class _Device:
     folder: Path
 
 
-def run(folder: Path, options: Options, *, once: bool) -> int:
+def run(folder: Path, options: Options, *, once: bool, new_ports: bool = False) -> int:
     """Show it. Returns the exit code.
 
     Args:
         folder: The stack's data folder. A second run goes on with the account and the devices of the first.
         options: How to start the stack, if it does not run.
+        new_ports: As `control.up` takes it.
         once: Make some changes of our own and end, rather than watch until Ctrl-C.
 
     Raises:
@@ -48,7 +49,7 @@ def run(folder: Path, options: Options, *, once: bool) -> int:
     print("Starting RabbitMQ, PostgreSQL and Hutch …", flush=True)
     agents: dict[str, subprocess.Popen[bytes]] = {}
     try:
-        metadata_url = control.up(folder, options, talk=lambda _: None)["metadata_url"]
+        metadata_url = control.up(folder, options, talk=lambda _: None, new_ports=new_ports)["metadata_url"]
         devices = [
             _Device(name=name, home=folder / "demo" / name.lower(), folder=folder / "demo" / f"{name} folder")
             for name in ("Laptop", "Desktop")
@@ -101,6 +102,15 @@ def _link(folder: Path, metadata_url: str, devices: list[_Device]) -> None:
         step(f"link {device.name}", lambda link=link, home=home: _call(folder, "hutch", link, home, password))  # type: ignore[misc]
         add = ["add", str(device.folder), "--workspace", _WORKSPACE]
         step(f"add {device.name}", lambda add=add, home=home: _call(folder, "hutch", add, home))  # type: ignore[misc]
+        _follow_move(device, metadata_url)
+
+
+def _follow_move(device: _Device, metadata_url: str) -> None:
+    """Where another program had taken the metadata server's port, the device of an earlier run is told the new one."""
+    config = device.home / "config.json"
+    kept = read_json(config)
+    if kept.get("metadata_url") not in (None, metadata_url):
+        write_json(config, {**kept, "metadata_url": metadata_url})
 
 
 def _call(

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from deploy.talk import DeployError
+
 # Below the range from which systems take the ports of outgoing connections, so that none of those takes a kept one.
 _FIRST_PORT, _LAST_PORT = 15_000, 32_000
 
@@ -45,20 +47,39 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 class Ports:
     """Ports by name: free ones at first, then the same ones each time.
 
-    A kept port that another program has taken meanwhile is given up for a new one. Call only while no server of the
-    stack runs, or it would take our own server for the other program.
+    A kept port that another program has taken meanwhile is given up for a new one, unless devices know it. Call only
+    while no server of the stack runs, or it would take our own server for the other program.
+
+    Args:
+        folder: The stack's data folder.
+        may_move: Whether a port that devices know may be given up as well.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, may_move: bool = False) -> None:
         self._path = folder / "ports.json"
+        self._may_move = may_move
         self._kept: dict[str, int] = {name: int(port) for name, port in read_json(self._path).items()}
         self._checked: set[str] = set()
 
-    def get(self, name: str, address: str = "127.0.0.1") -> int:
-        """The port of that name."""
+    def get(self, name: str, address: str = "127.0.0.1", *, is_told: bool = False) -> int:
+        """The port of that name.
+
+        Args:
+            name: Whose it is.
+            address: Where the server is to listen.
+            is_told: Whether devices are told it when they are linked: on another port they would not find the service.
+
+        Raises:
+            DeployError: Devices know the kept port, and another program has it.
+        """
         if name not in self._checked:
             port = self._kept.get(name)
             if port is None or not is_free(port, address):
+                if port is not None and is_told and not self._may_move:
+                    raise DeployError(
+                        f"port {port}, which devices are linked to, is taken by another program: end it, or give new"
+                        " ports with --new-ports"
+                    )
                 self._kept[name] = self._new(address)
                 write_json(self._path, self._kept)
             self._checked.add(name)

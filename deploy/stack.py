@@ -23,6 +23,9 @@ from deploy.talk import DeployError
 
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to knock when a server listens on all
 _LOOPBACK = ("127.", "::1", "localhost")
+_OWN_FOLDERS = ("run", "logs", "blocks", "tls")
+_OWN_FILES = {"options.json", "ports.json", "secrets.json", "admin.json"}
+_OF_NOBODY = {"lost+found"}  # what a new file system holds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,12 +132,21 @@ class Stack:
     """All of one data folder: its servers and programs in the order in which they start.
 
     Choosing ports and passwords is part of making it, so make it only while none of its programs runs.
+
+    Args:
+        folder: The data folder.
+        options: How it shall be.
+        new_ports: Whether a port that devices know, and that another program has taken, is given up for a new one.
+
+    Raises:
+        DeployError: Another program has taken a port that devices know.
     """
 
-    def __init__(self, folder: Path, options: Options) -> None:
+    def __init__(self, folder: Path, options: Options, *, new_ports: bool = False) -> None:
         self.folder = folder
         self._options = options
-        ports, secrets = Ports(folder), Secrets(folder)
+        ports, secrets = Ports(folder, may_move=new_ports), Secrets(folder)
+        ports.get("amqp", is_told=options.listen is None)
         self.postgres = Postgres(folder, ports, secrets)
         self.epmd = Epmd(folder, ports)
         metadata_user, worker_user = _broker_users(secrets)
@@ -146,8 +158,8 @@ class Stack:
         shown = f"[{host}]" if ":" in host else host
         address = options.listen or "127.0.0.1"
         tls = url.scheme == "https"
-        metadata_port = url.port or ports.get("metadata", address)
-        gateway_port = ports.get("gateway", address)
+        metadata_port = url.port or ports.get("metadata", address, is_told=True)
+        gateway_port = ports.get("gateway", address, is_told=True)
         self.metadata_url = f"{url.scheme}://{shown}:{metadata_port}"
         self.gateway_url = f"{url.scheme}://{shown}:{gateway_port}"
         self._public_amqp_url = f"amqp://127.0.0.1:{self.rabbitmq.port}/{self.rabbitmq.vhost}"
@@ -167,7 +179,7 @@ class Stack:
                 "127.0.0.1",
             ]
         if options.listen is not None:
-            broker_port = ports.get("amqp-public", address)
+            broker_port = ports.get("amqp-public", address, is_told=True)
             self.rabbitmq.expose(address, broker_port, self._tls_files)
             scheme = "amqps" if tls else "amqp"
             self._public_amqp_url = f"{scheme}://{shown}:{broker_port}/{self.rabbitmq.vhost}"
@@ -330,10 +342,28 @@ def _broker_users(secrets: Secrets) -> tuple[BrokerUser, BrokerUser]:
     return metadata, workers
 
 
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that holds something, and nothing of ours: it would be closed to all others. Changes nothing.
+
+    Raises:
+        DeployError: It is such a one.
+    """
+    names = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
+    if names - _OF_NOBODY - set(_OWN_FOLDERS) and not names & _OWN_FILES:
+        raise DeployError(
+            f"{folder} holds something, and nothing of Hutch's: name an empty folder, or a new one, with --data"
+        )
+
+
 def open_folder(folder: Path) -> None:
-    """Make the data folder: its owner's alone; as root, others may pass through it, so that PostgreSQL's user can."""
+    """Make the data folder: its owner's alone; as root, others may pass through it, so that PostgreSQL's user can.
+
+    Raises:
+        DeployError: It is somebody else's, as `check_folder` says.
+    """
+    check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o711 if os.geteuid() == 0 else 0o700)
-    for name in ("run", "logs", "blocks", "tls"):
+    for name in _OWN_FOLDERS:
         (folder / name).mkdir(exist_ok=True)
         (folder / name).chmod(0o700)

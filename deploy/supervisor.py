@@ -282,6 +282,14 @@ def sweep(folder: Path) -> None:
     processes.end(left, patience_s=5.0)
 
 
+def fail(folder: Path, problem: str) -> None:
+    """Say in the state that nothing runs, and why. Call after `reclaim`."""
+    write_json(
+        _state_file(folder),
+        {**read_state(folder), "supervisor": None, "ready": False, "running": {}, "problem": problem},
+    )
+
+
 def forget(folder: Path) -> None:
     """Say in the state that nothing runs. Call after `reclaim`."""
     state = read_state(folder)

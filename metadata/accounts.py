@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import re
 import secrets
+from collections.abc import Iterable
 from typing import Final
 
 from argon2 import PasswordHasher
@@ -96,6 +97,17 @@ def password_problem(password: str) -> str | None:
     if len(password) > MAX_PASSWORD_LENGTH:
         return f"the password has more than {MAX_PASSWORD_LENGTH} characters"
     return None
+
+
+def free_name(name: str, taken: Iterable[str]) -> str:
+    """A device's name, numbered where the account has a device of that name: `Laptop 2`. Case makes no difference."""
+    known = {each.casefold() for each in taken}
+    found, number = name, 1
+    while found.casefold() in known:
+        number += 1
+        suffix = f" {number}"
+        found = name[: MAX_NAME_LENGTH - len(suffix)].rstrip() + suffix
+    return found
 
 
 def label_problem(name: str) -> str | None:

@@ -17,11 +17,20 @@ from yarl import URL
 
 from broker.errors import HutchError, Misconfigured, NotFound, Refused, Unavailable
 from broker.management import Management
-from metadata import database, migrate
-from metadata.accounts import Passwords, email_problem, fold_email, password_problem
-from metadata.registry import Registry
-from metadata.server.follower import Follower
-from metadata.server.settings import vhost_of
+
+try:
+    from metadata import database, migrate
+    from metadata.accounts import Passwords, email_problem, fold_email, password_problem
+    from metadata.registry import Registry
+    from metadata.server.follower import Follower
+    from metadata.server.settings import vhost_of
+except ImportError as missing:  # a device has the program as well: they come in one wheel
+    click.echo(
+        f"hutch-admin: this is a device's installation, without what a server needs ({missing}): run it where the"
+        " service runs, or install hutch[server]",
+        err=True,
+    )
+    sys.exit(78)
 
 EXIT_CODES = {"user_exists": 17, "bad_input": 16, "not_found": 13}
 
@@ -158,6 +167,8 @@ async def add_user(email: str, password_stdin: bool, quota_bytes: int | None) ->
 
 def _read_password(from_stdin: bool) -> str:
     if not from_stdin:
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            raise click.UsageError("There is no terminal to ask for the password: use --password-stdin.")
         return str(click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))
     try:
         return sys.stdin.buffer.readline(1 << 16).decode("utf-8").rstrip("\r\n")

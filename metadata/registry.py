@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 from broker.errors import Forbidden, NotFound, Refused
 from broker.model import Cursor, Role, first_chain
 from metadata import sql
+from metadata.accounts import free_name
 from metadata.database import translate
 from metadata.state import Verdict
 
@@ -150,18 +151,27 @@ class Registry:
 
     # --- devices
 
-    async def add_device(self, device: NewDevice) -> None:
-        """Write down that the broker should know this device. It does so once the follower has been there."""
+    async def add_device(self, device: NewDevice) -> str:
+        """Write down that the broker should know this device. It does so once the follower has been there.
+
+        Returns:
+            What it is called: with a number, where the user has a live device of that name.
+        """
         with translate():
-            await self._pool.execute(
-                _Q["add_device"],
-                device.device_id,
-                device.user_id,
-                device.name,
-                device.secret_hash,
-                device.broker_password_hash,
-                device.queue_name,
-            )
+            async with self._pool.acquire() as connection, connection.transaction():
+                await connection.execute(_Q["lock_device_names"], device.user_id)
+                others = await connection.fetch(_Q["list_devices"], device.user_id)
+                name = free_name(device.name, [other["name"] for other in others])
+                await connection.execute(
+                    _Q["add_device"],
+                    device.device_id,
+                    device.user_id,
+                    name,
+                    device.secret_hash,
+                    device.broker_password_hash,
+                    device.queue_name,
+                )
+        return name
 
     async def credential(self, device_id: UUID) -> Credential | None:
         """What a device's secret is checked against, revoked or not; None when there is no such device."""

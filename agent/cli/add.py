@@ -6,14 +6,26 @@ import click
 
 from agent.cli.ask import tell_agent
 from agent.cli.context import Context, pass_context
-from agent.cli.talk import emit, json_option, printable
+from agent.cli.talk import FolderPath, emit, json_option, printable, say
 from agent.errors import FolderLinked, WrongFolder
 from agent.home import FolderRecord, Home
 
 
+def check_workspace(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """A workspace's name, as an option; None: none was given."""
+    if value is not None and not value.strip():
+        raise click.BadParameter("it must name a workspace")
+    return value
+
+
 @click.command("add")
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--workspace", metavar="NAME", help="Which workspace.  [default: the folder's name]")
+@click.argument("folder", type=FolderPath(path_type=Path))
+@click.option(
+    "--workspace",
+    metavar="NAME",
+    callback=check_workspace,
+    help="Which workspace.  [default: the folder's name]",
+)
 @click.option("--adopt", is_flag=True, help="Take the folder over from a device that is gone for good.")
 @json_option
 @pass_context
@@ -23,7 +35,7 @@ def command(context: Context, folder: Path, workspace: str | None, adopt: bool) 
     The folder is made when there is none. What it holds and what the workspace holds are merged: nothing is
     overwritten. Works while the agent runs, and when it does not.
     """
-    from agent.candidate import check_folder, make_folder
+    from agent.candidate import check_folder, make_folder, take_back
 
     home = context.home
     device_id = home.linked().device_id
@@ -35,11 +47,17 @@ def command(context: Context, folder: Path, workspace: str | None, adopt: bool) 
         device_id=device_id,
         adopt=adopt,
     )
-    make_folder(path)
-    record = context.run(_join(home, path, workspace or path.name))
-    context.run(_begin(home, record))
+    made = make_folder(path)
+    try:
+        record = context.run(_join(home, path, workspace or path.name))
+        is_running = context.run(_begin(home, record))
+    except BaseException:
+        take_back(made)
+        raise
     text = f"{printable(record.folder)} is synced with the workspace {printable(record.name)!r}"
     emit(context, _told(record), text)
+    if not is_running:
+        say("the agent is not running: hutch run")
 
 
 async def _join(home: Home, path: Path, name: str) -> FolderRecord:
@@ -55,8 +73,12 @@ async def _join(home: Home, path: Path, name: str) -> FolderRecord:
     return FolderRecord(folder=str(path), workspace_id=workspace.workspace_id, name=workspace.name)
 
 
-async def _begin(home: Home, record: FolderRecord) -> None:
-    """Mark the folder, list it, and tell the running agent; if one of these fails, nothing has changed."""
+async def _begin(home: Home, record: FolderRecord) -> bool:
+    """Mark the folder, list it, and tell the running agent; if one of these fails, nothing has changed.
+
+    Returns:
+        Whether an agent runs.
+    """
     from agent.marker import Marker, read_marker, remove_marker, write_marker
 
     folder = Path(record.folder)
@@ -73,7 +95,7 @@ async def _begin(home: Home, record: FolderRecord) -> None:
         )
     try:
         home.add_folder(record)
-        await tell_agent(
+        return await tell_agent(
             home, "add", folder=record.folder, workspace_id=str(record.workspace_id), name=record.name
         )
     except BaseException:

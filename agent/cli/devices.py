@@ -1,5 +1,7 @@
 """`hutch devices`: the account's devices, as the service knows them."""
 
+from datetime import UTC, datetime
+
 import click
 import msgspec
 
@@ -27,4 +29,16 @@ def command(context: Context) -> None:
 def _line(device: object) -> str:
     fields = msgspec.to_builtins(device)
     mark = " (this one)" if fields["current"] else ""
-    return f"{printable(fields['name'])}{mark}\tlinked {fields['created_at']}\tseen {fields['seen_at'] or 'never'}"
+    seen = _minute(fields["seen_at"]) if fields["seen_at"] else "never"
+    return (
+        f"{printable(fields['name'])}{mark}\t{fields['device_id']}"
+        f"\tlinked {_minute(fields['created_at'])}\tseen {seen}"
+    )
+
+
+def _minute(time: str) -> str:
+    """A time of the service's, to the minute, in UTC; as it came when it is none."""
+    try:
+        return f"{datetime.fromisoformat(time).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    except ValueError:
+        return printable(time)

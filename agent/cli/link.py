@@ -5,7 +5,7 @@ import platform
 import click
 
 from agent.cli.context import Context, pass_context
-from agent.cli.talk import ask_password, emit, json_option, say
+from agent.cli.talk import ask_password, emit, json_option, printable, say
 from agent.errors import AlreadyLinked
 from agent.home import Credential
 from broker.errors import Misconfigured
@@ -59,6 +59,12 @@ def command(
     with context.home.lock():
         _check_not_linked(context)
         credential = context.run(linking.run())
+        left = context.home.clear_left_over()
+    for record in left:
+        folder = printable(record.folder)
+        say(
+            f"{folder} was synced by the device that was here before: `hutch add --adopt {folder}` goes on with it"
+        )
     emit(context, _told(credential), f"linked: this is {credential.device_name!r} of {credential.email}")
 
 
@@ -72,8 +78,10 @@ def _check_not_linked(context: Context) -> None:
 
 
 def _device_name(given: str | None) -> str:
+    from agent.linking import is_device_name
+
     name = (given if given is not None else platform.node() or "device").strip()
-    if not 1 <= len(name) <= 64 or "/" in name or not name.isprintable():
+    if not is_device_name(name):
         raise click.BadParameter("1 to 64 printable characters, without a slash", param_hint="--device-name")
     return name
 

@@ -7,13 +7,13 @@ import click
 
 from agent.cli.ask import tell_agent
 from agent.cli.context import Context, pass_context
-from agent.cli.talk import emit, json_option, printable, say
+from agent.cli.talk import FolderPath, emit, json_option, printable, say
 from agent.home import FolderRecord, Home
 from broker.errors import NotFound
 
 
 @click.command("remove")
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=FolderPath(path_type=Path))
 @json_option
 @pass_context
 def command(context: Context, folder: Path) -> None:

@@ -1,12 +1,16 @@
 """`hutch status`: what the agent is at, or, when none runs, what it last knew."""
 
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from agent.cli.ask import agent_status
 from agent.cli.context import Context, pass_context
 from agent.cli.talk import emit, json_option, printable, size
+
+CONFLICTS_SHOWN: Final = 10
+
+_GONE: Final = "folder_gone"
 
 
 @click.command("status")
@@ -26,7 +30,7 @@ def command(context: Context) -> None:
 
 def describe(status: dict[str, Any], *, running: bool) -> str:
     """A status, for people."""
-    state = str(status["state"]) if running else "offline (the agent is not running: hutch run)"
+    state = _state(status, running=running)
     sent, received = size(status.get("bytes_up", 0)), size(status.get("bytes_down", 0))
     lines = [f"{state}, {sent} sent, {received} received"]
     for workspace in status["workspaces"]:
@@ -34,12 +38,25 @@ def describe(status: dict[str, Any], *, running: bool) -> str:
         lines.append(f"  {printable(workspace['folder'])}")
         lines.extend(f"  ! {_problem(problem)}" for problem in _items(workspace.get("errors")))
         lines.extend(f"  {_alias(alias)}" for alias in _items(workspace.get("aliases")))
+        lines.extend(f"  {line}" for line in _conflicts(workspace))
     if not status["workspaces"]:
         lines.append("no folder is synced yet: hutch add FOLDER")
     return "\n".join(lines)
 
 
+def _state(status: dict[str, Any], *, running: bool) -> str:
+    if not running:
+        return "offline (the agent is not running: hutch run)"
+    if status["state"] == "offline":
+        return "offline (the service cannot be reached)"
+    return str(status["state"])
+
+
 def _progress(workspace: dict[str, Any]) -> str:
+    if any(error["code"] == _GONE for error in _items(workspace.get("errors"))):
+        return "the folder is gone"
+    if not workspace.get("started", True):
+        return "not started yet"
     parts = []
     for key, words in (("pending_up", "to send"), ("pending_down", "to fetch"), ("conflicts", "in conflict")):
         count = _count(workspace.get(key))
@@ -49,6 +66,14 @@ def _progress(workspace: dict[str, Any]) -> str:
     if behind > 0:
         parts.append(f"{behind} commits behind")
     return ", ".join(parts) or "up to date"
+
+
+def _conflicts(workspace: dict[str, Any]) -> list[str]:
+    paths, count = _items(workspace.get("conflict_paths")), _count(workspace.get("conflicts"))
+    lines = [f"conflict copy: {printable(path)}" for path in paths[:CONFLICTS_SHOWN]]
+    if paths and count > len(lines):
+        lines.append(f"and {count - len(lines)} more")
+    return lines
 
 
 def _count(value: Any) -> int:

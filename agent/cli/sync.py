@@ -21,25 +21,26 @@ def command(context: Context, timeout_s: float | None, progress: bool | None) ->
     With a running agent this is `hutch wait`.
     """
     context.home.linked()
-    report(context, context.run(_sync(context.home, timeout_s, progress)))
+    report(context, *context.run(_sync(context.home, timeout_s, progress)))
 
 
-async def _sync(home: Home, timeout_s: float | None, progress: bool | None) -> bool:
+async def _sync(home: Home, timeout_s: float | None, progress: bool | None) -> tuple[bool, int]:
     try:
         return await wait_synced(home, timeout_s, progress, grace_s=0)
     except NotRunning:
         return await _sync_alone(home, timeout_s, progress)
 
 
-async def _sync_alone(home: Home, timeout_s: float | None, progress: bool | None) -> bool:
+async def _sync_alone(home: Home, timeout_s: float | None, progress: bool | None) -> tuple[bool, int]:
     from agent.cli.logs import configure_logs
     from agent.engine import Agent
 
-    configure_logs("error")  # what goes wrong ends it, and is said in one line
+    configure_logs("critical")  # what goes wrong ends it, and is said in one line
     agent = Agent(home)
 
     async def read() -> Status:
         return agent.status()
 
     async with showing_progress(read, progress):
-        return await agent.sync_once(timeout_s)
+        synced = await agent.sync_once(timeout_s)
+    return synced, agent.left_out if synced else 0

@@ -36,6 +36,16 @@ def json_option(command: Command) -> Command:
     )(command)
 
 
+class FolderPath(click.Path):
+    """A folder, as an argument. An empty one (a variable that is not set, say) is none: not the directory we are in."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path. A wrong argument when it is empty."""
+        if value == "":
+            self.fail("it must name a folder", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def printable(text: str) -> str:
     """A name without what could steer a terminal or mislead a reader: such characters are written as escapes."""
     return "".join(c if _is_harmless(c) else c.encode("unicode_escape").decode() for c in text)

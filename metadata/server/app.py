@@ -48,6 +48,7 @@ def make_app(services: Services) -> web.Application:
             web.get("/v1/ca", health.get_ca),
             web.post("/v1/link", in_time(linking.link)),
             web.post("/v1/session", in_time(for_device(linking.open_session))),
+            web.get("/v1/session", in_time(for_device(linking.show_session))),
             web.get("/v1/heads", in_time(for_device(workspaces.list_heads))),
             web.get("/v1/workspaces", in_time(for_device(workspaces.list_workspaces))),
             web.post("/v1/workspaces", in_time(for_device(workspaces.make_workspace))),

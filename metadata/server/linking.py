@@ -55,16 +55,25 @@ async def link(request: web.Request) -> web.StreamResponse:
         broker_password_hash=hash_password(amqp_password),
         queue_name=QUEUE_PREFIX + secrets.token_hex(16),
     )
-    await _install(services, device)
+    name = await _install(services, device)
     log.info("device.linked", device_id=str(device.device_id), user_id=str(account.user_id))
     session = await _session(services, device.device_id, account.user_id, account.email, device.queue_name)
-    return json_answer({**session, "device_secret": secret, "amqp_password": amqp_password})
+    return json_answer(
+        {**session, "device_name": name, "device_secret": secret, "amqp_password": amqp_password}
+    )
 
 
 async def open_session(request: web.Request, caller: Credential) -> web.StreamResponse:
     """`POST /v1/session`: close what the device has open at the broker, mend what it has there, say where all is."""
     services = request.app[SERVICES]
     await services.follower.follow(caller.device_id, disconnect=True)
+    session = await _session(services, caller.device_id, caller.user_id, caller.email, caller.queue_name)
+    return json_answer(session)
+
+
+async def show_session(request: web.Request, caller: Credential) -> web.StreamResponse:
+    """`GET /v1/session`: say where all is. Nothing is closed, and the broker is not asked."""
+    services = request.app[SERVICES]
     session = await _session(services, caller.device_id, caller.user_id, caller.email, caller.queue_name)
     return json_answer(session)
 
@@ -90,15 +99,20 @@ async def check_password(services: Services, email: str, password: str) -> Accou
     return account
 
 
-async def _install(services: Services, device: NewDevice) -> None:
-    """Desired state first, then the broker. What the device can never use, since it is not told, is revoked."""
-    await services.registry.add_device(device)
+async def _install(services: Services, device: NewDevice) -> str:
+    """Desired state first, then the broker. What the device can never use, since it is not told, is revoked.
+
+    Returns:
+        What the device is called.
+    """
+    name = await services.registry.add_device(device)
     try:
         await services.follower.follow(device.device_id)
     except BaseException:
         # Shielded: a caller who hangs up ends this task, and must not leave a device that nobody has.
         await asyncio.shield(_take_back(services, device.device_id))
         raise
+    return name
 
 
 async def _take_back(services: Services, device_id: UUID) -> None:

@@ -16,6 +16,10 @@ SELECT u.user_id, u.email, u.quota_bytes, u.used_bytes, u.created_at,
        (SELECT count(*) FROM devices d WHERE d.user_id = u.user_id AND d.revoked_at IS NULL) AS devices
 FROM users u ORDER BY u.email;
 
+-- lock_device_names --
+-- One at a time names a device of a user: two of them would take the same name.
+SELECT pg_advisory_xact_lock(hashtextextended('hutch device names ' || $1::uuid::text, 0));
+
 -- add_device --
 -- Desired broker state from now on: a user, a queue, its bindings.
 INSERT INTO devices (device_id, user_id, name, secret_hash, broker_password_hash, queue_name, seen_at)

@@ -90,7 +90,7 @@ async def test_the_others_keep_their_files_until_it_is_accepted(world: World) ->
     await world.settle(desktop)
     await world._until(lambda: (laptop.path / "new").exists(), [laptop])
     assert {key: value for key, value in desktop.tree().items() if key != "new"} == before
-    assert laptop.folder.is_held_up
+    await world._until(lambda: laptop.folder.is_held_up, [laptop])
     await accept(world, hold)
     laptop.folder.hold.ask()
     await world.settle()

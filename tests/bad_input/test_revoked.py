@@ -14,7 +14,13 @@ from broker.messages import encode
 from tests.bad_input.wire import PATIENCE_S, Wire, a_directory, link
 from tests.machines.stack import Device, Service
 
-CALLS = (("POST", "/v1/session"), ("GET", "/v1/heads"), ("GET", "/v1/devices"), ("GET", "/v1/workspaces"))
+CALLS = (
+    ("POST", "/v1/session"),
+    ("GET", "/v1/session"),
+    ("GET", "/v1/heads"),
+    ("GET", "/v1/devices"),
+    ("GET", "/v1/workspaces"),
+)
 
 
 @pytest.fixture

@@ -57,13 +57,33 @@ async def test_a_disk_that_becomes_read_only_is_waited_for(pair: Make, mounts: M
     laptop.write("kept", "2 and more")
     laptop.write("new/one", "1")
     (laptop.path / "goes").unlink()
-    await until(world, lambda: "placing_failed" in errors(desktop).values())
+    await until(world, lambda: errors(desktop).get("") == "not_writable")
+    await until(world, lambda: desktop.folder.stuck is not None)
     assert (desktop.read("kept"), desktop.read("goes")) == (b"1", b"1")
     mounts.remount(desktop.path, "rw")
     await world.settle()
     assert laptop.tree() == desktop.tree()
     assert sorted(desktop.tree()) == ["kept", "new", "new/one"]
     assert (errors(desktop), desktop.stage()) == ({}, [])
+
+
+async def test_a_disk_that_becomes_read_only_while_it_is_placed_on_is_no_reason_to_wait_for_ever(
+    pair: Make, mounts: Mounts
+) -> None:
+    """Nothing has to be staged for a deletion: it has begun by then, and nothing is looked at until it is done."""
+    world, laptop, desktop = await pair()
+    mounts.tmpfs(desktop.path)
+    await laptop.start()
+    await desktop.start()
+    laptop.write("goes", "1")
+    await world.settle()
+    mounts.remount(desktop.path, "ro")
+    (laptop.path / "goes").unlink()
+    await until(world, lambda: desktop.folder.stuck is not None)
+    assert errors(desktop) == {"": "not_writable"}
+    mounts.remount(desktop.path, "rw")
+    await world.settle()
+    assert (desktop.tree(), errors(desktop), desktop.stage()) == ({}, {}, [])
 
 
 async def test_a_quota_that_is_used_up_is_a_full_disk(pair: Make, mounts: Mounts) -> None:

@@ -29,6 +29,8 @@ class FakeService:
     devices: dict[UUID, str] = field(default_factory=dict)
     workspaces: dict[str, UUID] = field(default_factory=dict)
     holds: list[dict[str, Any]] = field(default_factory=list)
+    device_name: str | None = None
+    """What it calls a device that is linked; None: it does not tell."""
 
     @property
     def url(self) -> str:
@@ -60,8 +62,10 @@ class FakeService:
             return _refusal(403, "wrong_password")
         device_id = uuid4()
         self.devices[device_id] = body["device_name"]
+        named = {} if self.device_name is None else {"device_name": self.device_name}
         return web.json_response(
             {
+                **named,
                 "device_id": str(device_id),
                 "user_id": str(UUID(int=2)),
                 "email": EMAIL,

@@ -26,10 +26,14 @@ DEADLINE_S = 20
 class PosingAgent:
     """Answers on the socket as the agent does, and remembers what it was asked for."""
 
-    def __init__(self, *, synced: bool = True, refuses: bool = False) -> None:
+    def __init__(
+        self, *, synced: bool = True, refuses: bool = False, state: str = "syncing", left_out: int = 0
+    ) -> None:
         self.asked: list[object] = []
         self._synced = synced
         self._refuses = refuses
+        self._state = state
+        self._left_out = left_out
 
     def status(self) -> dict[str, Any]:
         docs = {
@@ -40,9 +44,10 @@ class PosingAgent:
             "pending_up": 2,
             "pending_down": 0,
             "conflicts": 1,
+            "left_out": self._left_out,
             "errors": [{"path": "a\nb", "code": "bad_name", "message": "no"}],
         }
-        return {"state": "syncing", "workspaces": [docs], "bytes_up": 1_500_000, "bytes_down": 12}
+        return {"state": self._state, "workspaces": [docs], "bytes_up": 1_500_000, "bytes_down": 12}
 
     async def wait_synced(self, timeout_s: float | None) -> bool:
         self.asked.append("wait")
@@ -252,6 +257,30 @@ def test_waiting_says_how_it_ended(linked: Shell):
         assert (outcome.code, outcome.data) == (1, {"synced": False})
 
 
+@pytest.mark.parametrize("command", ["wait", "sync"])
+def test_waiting_says_that_something_was_left_out(linked: Shell, command: str):
+    for left_out, said in (
+        (0, ""),
+        (1, "1 entry was left out: `hutch status` names it\n"),
+        (2, "2 entries were left out: `hutch status` names them\n"),
+    ):
+        with posing(linked.home, PosingAgent(left_out=left_out)):
+            outcome = linked(command)
+        assert (outcome.code, outcome.out, outcome.err) == (0, "all is synced\n", said)
+
+
+def test_waiting_for_an_agent_that_rests_says_so_once(linked: Shell):
+    with posing(linked.home, PosingAgent(state="paused", synced=False)):
+        outcome = linked("wait", "--timeout", 1)
+    assert (outcome.code, outcome.err) == (1, "paused: `hutch resume`\n")
+
+
+def test_an_agent_without_a_service_is_told_from_no_agent(linked: Shell):
+    with posing(linked.home, PosingAgent(state="offline")):
+        assert linked("status").out.startswith("offline (the service cannot be reached), ")
+    assert linked("status").out.startswith("offline (the agent is not running: hutch run), ")
+
+
 def test_progress_is_talk(linked: Shell):
     with posing(linked.home, PosingAgent()):
         outcome = linked("wait", "--progress", "--json")
@@ -286,6 +315,53 @@ def test_status_without_an_agent_is_offline(linked: Shell, tmp_path: Path):
     assert outcome.code == 0
     assert outcome.data["state"] == "offline"
     assert set(outcome.data) == {"state", "workspaces", "bytes_up", "bytes_down"}
+
+
+def test_a_folder_is_listed_before_the_agent_has_begun(linked: Shell, tmp_path: Path):
+    folder = tmp_path / "docs"
+    assert linked("add", folder).err == "the agent is not running: hutch run\n"
+    for _ in ("no database", "one that does not know it"):
+        assert f"docs: not started yet\n  {folder}\n" in linked("status").out
+        (workspace,) = linked("status", "--json").data["workspaces"]
+        assert (workspace["started"], workspace["errors"]) == (False, [])
+        Index(linked.home.index_path).close_now()
+    shutil.rmtree(folder)
+    assert "docs: the folder is gone\n" in linked("status").out
+
+
+def test_with_an_agent_nobody_is_sent_to_start_one(linked: Shell, tmp_path: Path):
+    with posing(linked.home, PosingAgent()):
+        assert linked("add", tmp_path / "docs").err == ""
+
+
+@pytest.mark.parametrize("arguments", [["add", ""], ["remove", ""], ["add", "docs", "--workspace", ""]])
+def test_what_is_empty_names_nothing(
+    linked: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    outcome = linked(*arguments)
+    assert outcome.code == 2
+    assert "it must name a" in outcome.err
+    assert list((tmp_path / "here").iterdir()) == []
+
+
+@pytest.mark.parametrize("kept", [None, "new", "new/docs"])
+def test_a_refused_folder_that_was_made_for_it_is_taken_away_again(
+    linked: Shell, service: FakeService, tmp_path: Path, kept: str | None
+):
+    if kept is not None:
+        (tmp_path / kept).mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    service.devices.clear()
+    assert linked("add", tmp_path / "new" / "docs").code == 12
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_cannot_be_made_whole_is_not_left_half_made(linked: Shell, tmp_path: Path):
+    outcome = linked("add", tmp_path / "new" / ("x" * 300))
+    assert outcome.code == 23
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_second_agent_is_refused(linked: Shell):

@@ -19,7 +19,7 @@ from agent.control import ControlServer
 from agent.home import Home
 from deploy.certificates import ensure_certificate
 from tests.integration.agent_cli.conftest import Shell
-from tests.integration.agent_cli.fake_service import EMAIL, PASSWORD, FakeService, serving
+from tests.integration.agent_cli.fake_service import EMAIL, PASSWORD, FakeService, looping, serving
 
 DEADLINE_S = 20
 
@@ -179,6 +179,62 @@ def test_a_stranger_at_the_pinned_address_gets_no_credential(
     assert outcome.err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("told", "taken"),
+    [(None, "laptop"), ("laptop 2", "laptop 2"), ("../x", "laptop"), ("a\nb", "laptop"), ("", "laptop")],
+)
+def test_a_device_is_called_as_the_service_says_where_that_can_be_a_name(
+    hutch: Shell, service: FakeService, told: str | None, taken: str
+):
+    service.device_name = told
+    outcome = hutch.link(service.url)
+    assert outcome.out == f"linked: this is {taken!r} of {EMAIL}\n"
+    assert hutch.home.linked().device_name == taken
+
+
+def test_devices_are_shown_with_their_ids(hutch: Shell, service: FakeService):
+    hutch.link(service.url)
+    shown = hutch("devices").out
+    assert (
+        shown
+        == f"laptop (this one)\t{hutch.home.linked().device_id}\tlinked 2024-05-06 07:08 UTC\tseen never\n"
+    )
+
+
+PAGES = {
+    "a page that is not there": b"HTTP/1.1 404 Not Found\r\nContent-Length: 13\r\n\r\n<h1>Nope</h1>",
+    "a call that is not allowed": b"HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\n\r\n",
+    "one that is not known": b"HTTP/1.1 501 Unsupported method ('POST')\r\nContent-Length: 0\r\n\r\n",
+    "a login page": b"HTTP/1.1 302 Found\r\nLocation: /login\r\nContent-Length: 0\r\n\r\n",
+    "somebody's own refusal": b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\n{}",
+    "a page": b"HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n<h1>Hello!</h1>",
+    "a broker": b"AMQP\x00\x00\x09\x01",
+    "a shell": b"SSH-2.0-OpenSSH_9.2\r\n",
+    "nobody": b"",
+}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_is_no_service_of_ours_is_told_from_one(hutch: Shell, page: str):
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(PAGES[page])
+        await writer.drain()
+        writer.close()
+
+    with looping() as loop:
+        server = asyncio.run_coroutine_threadsafe(asyncio.start_server(answer, "127.0.0.1", 0), loop).result(
+            DEADLINE_S
+        )
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        outcome = hutch.link(url)
+        loop.call_soon_threadsafe(server.close)
+    assert outcome.code == 10
+    assert outcome.err.startswith(f"hutch: no Hutch service answers at {url} (")
+    assert outcome.err.count("\n") == 1
+    assert hutch.home.credential is None
+
+
 def test_a_person_at_a_terminal_may_say_no(
     hutch: Shell, secure: FakeService, monkeypatch: pytest.MonkeyPatch
 ):
@@ -221,8 +277,57 @@ def test_unlinking_without_the_service_must_be_forced(hutch: Shell, service: Fak
     assert outcome.code == 10
     assert "--force" in outcome.err
     assert home.credential is not None
-    assert hutch("unlink", "--force").code == 0
+    device_id = home.linked().device_id
+    forced = hutch("unlink", "--force")
+    assert forced.code == 0
+    assert f"`hutch-admin device revoke {device_id}`" in forced.err
     assert home.credential is None
+
+
+@pytest.mark.parametrize("damage", ["", "{", '{"device_id": 7}', "\xff"])
+def test_a_damaged_credential_is_no_dead_end(hutch: Shell, service: FakeService, tmp_path: Path, damage: str):
+    hutch.link(service.url)
+    folder = tmp_path / "docs"
+    hutch("add", folder)
+    hutch.home.config_path.write_bytes(damage.encode("latin-1"))
+    for command in (["status"], ["link", service.url, "--email", EMAIL, "--password-stdin"], ["unlink"]):
+        outcome = hutch(*command)
+        assert (outcome.code, outcome.err.count("\n")) == (15, 1)
+        assert "`hutch unlink --force`" in outcome.err
+    outcome = hutch("unlink", "--force", "--json")
+    assert (outcome.code, outcome.data) == (0, {"device_id": None})
+    assert "hutch-admin device revoke" in outcome.err
+    assert list(folder.iterdir()) == []
+    assert hutch.link(service.url).code == 0
+    assert hutch("add", folder).code == 0
+
+
+def test_a_damaged_list_of_folders_is_no_dead_end(hutch: Shell, service: FakeService, tmp_path: Path):
+    hutch.link(service.url)
+    hutch("add", tmp_path / "docs")
+    hutch.home.folders_path.write_text("[")
+    assert hutch("unlink").code == 15
+    service.devices.clear()
+    assert hutch("unlink", "--force").code == 0
+    assert not hutch.home.folders_path.exists()
+
+
+def test_what_a_lost_device_has_left_is_cleared_away_and_its_folder_can_be_taken_over(
+    hutch: Shell, service: FakeService, tmp_path: Path
+):
+    hutch.link(service.url)
+    folder = tmp_path / "docs"
+    hutch("add", folder)
+    hutch.home.index_path.touch()
+    hutch.home.config_path.unlink()
+    assert hutch.link(service.url, password="wrong").code == 20
+    assert hutch.home.folders() != []
+    outcome = hutch.link(service.url)
+    assert outcome.code == 0
+    assert f"`hutch add --adopt {folder}`" in outcome.err
+    assert hutch.home.folders() == []
+    assert not hutch.home.index_path.exists()
+    assert hutch("add", folder, "--adopt").code == 0
 
 
 def test_a_device_that_was_revoked_elsewhere_is_told_so_and_can_still_be_unlinked(

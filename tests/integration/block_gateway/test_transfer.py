@@ -116,6 +116,40 @@ async def test_nothing_to_do_is_no_request(workspace_id: UUID) -> None:
         assert await nowhere.download(workspace_id, [], Kept(), ignore) == set()
 
 
+async def test_a_gateway_that_has_moved_is_followed(url: str, device: Device, workspace_id: UUID) -> None:
+    raw = random.randbytes(1_000)
+    unreachable = asyncio.Event()
+    transfer = Transfer("http://127.0.0.1:9", device.credential, on_unreachable=unreachable.set)
+    async with transfer, asyncio.TaskGroup() as group:
+        asking = group.create_task(transfer.missing(workspace_id, [sha(raw)]), name="ask")
+        await unreachable.wait()
+        await transfer.move(url)
+        assert await asking == {sha(raw)}
+        assert await transfer.upload(workspace_id, [item(raw)], ignore) == {sha(raw)}
+
+
+async def test_who_waits_for_a_silent_gateway_follows_it_at_once(
+    url: str, device: Device, workspace_id: UUID
+) -> None:
+    """Another program may have its port by now, and never answer."""
+    asked = asyncio.Event()
+
+    async def fall_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await reader.read()
+        writer.close()
+
+    hashes = [sha(random.randbytes(10))]
+    server = await asyncio.start_server(fall_silent, "127.0.0.1", 0)
+    silent = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, Transfer(silent, device.credential) as transfer, asyncio.TaskGroup() as group:
+        asking = group.create_task(transfer.missing(workspace_id, hashes), name="ask")
+        await asked.wait()
+        async with asyncio.timeout(30):  # its own patience with silence is twice that
+            await transfer.move(url)
+            assert await asking == set(hashes)
+
+
 async def test_absent_chunks_are_named(transfer: Transfer, workspace_id: UUID) -> None:
     there, gone = random.randbytes(100), random.randbytes(100)
     await transfer.upload(workspace_id, [item(there)], ignore)

@@ -42,6 +42,53 @@ async def test_nobody_there_is_unavailable_after_the_time_given(cell: Cell):
             await publisher.publish(topology.REQUESTS, topology.REQUESTS, b"x", timeout_s=0.5)
 
 
+async def test_a_publisher_follows_a_broker_that_has_moved(cell: Cell):
+    nowhere = replace(cell.address, url=str(URL(cell.address.url).with_port(1)))
+    publisher = Publisher(nowhere, user_id=None, on_unreachable=lambda: publisher.move(cell.address))
+    async with publisher:
+        await publisher.publish(topology.REQUESTS, topology.REQUESTS, b"x")
+
+
+async def test_a_publisher_leaves_the_broker_that_is_no_more_its_own(cell: Cell):
+    nowhere = replace(cell.address, url=str(URL(cell.address.url).with_port(1)))
+    async with Publisher(cell.address, user_id=None) as publisher:
+        await publisher.publish(topology.REQUESTS, topology.REQUESTS, b"x")
+        publisher.move(cell.address)
+        assert publisher.connected
+        publisher.move(nowhere)
+        with pytest.raises(Unavailable):
+            await publisher.publish(topology.REQUESTS, topology.REQUESTS, b"x", timeout_s=0.5)
+        publisher.move(cell.address)
+        await publisher.publish(topology.REQUESTS, topology.REQUESTS, b"x")
+
+
+async def test_a_consumer_follows_a_broker_that_has_moved(cell: Cell):
+    nowhere = replace(cell.address, url=str(URL(cell.address.url).with_port(1)))
+    consumer = Consumer(nowhere, topology.REQUESTS, prefetch=1)
+    connected = asyncio.Event()
+
+    async def on_connected() -> None:
+        connected.set()
+
+    def move() -> None:
+        consumer.move(cell.address, topology.REQUESTS)
+
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(
+            consumer.run(lambda _: None, on_connected=on_connected, on_unreachable=move), name="consumer"
+        )
+        async with asyncio.timeout(PATIENCE_S):
+            await connected.wait()
+            connected.clear()
+            # The same broker by another name: what is open to the old one is left.
+            consumer.move(
+                replace(cell.address, url=str(URL(cell.address.url).with_host("localhost"))),
+                topology.REQUESTS,
+            )
+            await connected.wait()
+        running.cancel()
+
+
 async def test_an_idle_publisher_leaves_and_comes_back(cell: Cell):
     async with Publisher(cell.address, user_id=None, idle_close_s=0.05) as publisher:
         for _ in range(2):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,8 +46,11 @@ def test_once_shows_its_changes_arrive_and_takes_all_down(data: Path) -> None:
 
 
 def test_it_tells_what_a_person_does_until_it_is_interrupted(data: Path) -> None:
-    """It goes on with the account and the devices of the run before."""
-    with subprocess.Popen([*DEMO, "--data", str(data)], stdout=subprocess.PIPE, text=True) as process:
+    """It goes on with the account and the devices of the run before, also where the service had to move meanwhile."""
+    kept = json.loads((data / "ports.json").read_text())
+    taken = socket.create_server(("127.0.0.1", kept["metadata"]))
+    command = [*DEMO, "--new-ports", "--data", str(data)]
+    with taken, subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if "Ctrl-C ends it" in line:

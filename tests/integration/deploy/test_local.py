@@ -207,7 +207,7 @@ def test_down_leaves_the_data_and_no_process(local: Local) -> None:
 def test_a_taken_port_is_given_up(local: Local) -> None:
     local.run("down")
     kept = json.loads((local.data / "ports.json").read_text())
-    taken = ("postgres", "amqp", "management", "epmd", "metadata", "worker-1")
+    taken = ("postgres", "management", "epmd", "worker-1")  # no device knows these
     sockets = [socket.create_server(("127.0.0.1", kept[name])) for name in taken]
     try:
         assert sorted(local.up()["pids"]) == NAMES
@@ -216,6 +216,35 @@ def test_a_taken_port_is_given_up(local: Local) -> None:
     finally:
         for one in sockets:
             one.close()
+
+
+def test_a_taken_port_that_devices_know_is_given_up_when_a_person_says_so(local: Local) -> None:
+    local.run("down")
+    kept = json.loads((local.data / "ports.json").read_text())
+    with socket.create_server(("127.0.0.1", kept["metadata"])):
+        for mode in ((), ("--foreground",)):
+            refused = local.run("up", *mode, ok=False)
+            assert (refused.returncode, refused.stdout) == (1, "")
+            assert refused.stderr.splitlines()[-1] == (
+                f"deploy/local: port {kept['metadata']}, which devices are linked to, is taken by another program: end"
+                " it, or give new ports with --new-ports"
+            )
+        assert local.status()["running"] is False
+        moved = local.run("up", "--new-ports")
+        now = json.loads((local.data / "ports.json").read_text())
+        assert {name for name in kept if now[name] != kept[name]} == {"metadata"}
+        assert f"hutch link http://127.0.0.1:{now['metadata']}" in moved.stderr
+
+
+def test_a_folder_of_somebody_else_is_not_taken(local: Local, tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").touch()
+    other = Local(local.checkout, tmp_path)
+    for arguments in (("up",), ("up", "--foreground"), ("demo", "--once")):
+        refused = other.run(*arguments, ok=False)
+        assert refused.returncode == 1
+        assert "nothing of Hutch's" in refused.stderr.splitlines()[-1]
+    other.run("down")
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
 
 
 def test_a_program_that_does_not_start_is_named_with_its_log(local: Local) -> None:

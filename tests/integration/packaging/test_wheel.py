@@ -186,6 +186,15 @@ def test_a_device_can_run_the_command_line(built: Built, arguments: list[str]):
     assert "hutch" in outcome.stdout
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["user", "list"]])
+def test_the_operators_program_says_on_a_device_what_it_lacks(built: Built, arguments: list[str]):
+    program = f"sys.argv = ['hutch-admin', *{arguments!r}]\nfrom metadata.admin import main\nmain()"
+    outcome = run_on_device(built, program)
+    assert (outcome.returncode, outcome.stdout) == (78, "")
+    assert outcome.stderr.startswith("hutch-admin: this is a device's installation")
+    assert outcome.stderr.count("\n") == 1
+
+
 def test_the_program_stands_where_programs_stand(built: Built):
     script = built.python.with_name("hutch")
     assert script.read_text().startswith(f"#!{built.python}")

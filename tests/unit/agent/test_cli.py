@@ -178,6 +178,19 @@ def test_a_quiet_status_is_short():
     assert "hutch add" in describe({**status, "workspaces": []}, running=True)
 
 
+@pytest.mark.parametrize(
+    ("count", "last"), [(1, "  conflict copy: a 0"), (10, "  conflict copy: a 9"), (12, "  and 2 more")]
+)
+def test_conflict_copies_are_listed(count: int, last: str):
+    paths = [f"a {number}" for number in range(count)]
+    docs = {"name": "docs", "folder": "/f", "errors": [], "conflicts": count, "conflict_paths": paths}
+    status = {"state": "idle", "workspaces": [docs], "bytes_up": 0, "bytes_down": 0}
+    lines = describe(status, running=True).splitlines()
+    assert lines[1:4] == [f"docs: {count} in conflict", "  /f", "  conflict copy: a 0"]
+    assert lines[-1] == last
+    assert len(lines) == 3 + min(count, 10) + (count > 10)
+
+
 def test_the_page_of_commands_says_what_there_is():
     page = (Path(__file__).parents[3] / "docs" / "cli.md").read_text(encoding="utf-8")
     own = page[page.index("## hutch\n") : page.index("## hutch-admin\n")]

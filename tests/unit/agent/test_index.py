@@ -47,6 +47,7 @@ def full() -> Batch:
         "number": 3,
         "request": encode(InFlight(3, b"body", None, {A: None, C: batch.local[C]})),
         "intent": b"intent",
+        "problems": b"problems",
         **cursor_columns(Cursor(1, 7, b"c" * 32)),
     }
     return batch
@@ -72,6 +73,7 @@ async def test_all_is_there_again(path: Path) -> None:
     assert state.cursor == Cursor(1, 7, b"c" * 32)
     assert state.request == InFlight(3, b"body", None, {A: None, C: batch.local[C]})
     assert (state.generation, state.number, state.intent) == (4, 3, b"intent")
+    assert state.problems == b"problems"
     assert index.incarnation == incarnation
     assert await index.manifests([digest_of("xy"), digest_of("x")]) == batch.manifests
     await index.close()
@@ -102,6 +104,7 @@ async def test_none_drops_a_row_and_other_folders_keep_theirs(index: Index) -> N
     assert (len(trees.remote), state.cursor, dict(state.prints), state.generation) == (0, None, {}, 0)
     # What was asked once is never asked again under the same number.
     assert (state.number, state.left_folder) == (number, "/home/ada/docs")
+    assert state.problems is None
 
 
 async def test_a_batch_is_written_whole_or_not_at_all(path: Path) -> None:

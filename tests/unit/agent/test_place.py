@@ -466,6 +466,26 @@ def test_a_read_only_directory_is_opened_for_a_moment(disk: Disk, monkeypatch) -
     assert disk.contents() == EXPECTED[deletes]
 
 
+def test_a_directory_that_takes_nothing_is_told(disk: Disk, monkeypatch) -> None:
+    intent = deletes(disk)
+    before = disk.contents()
+    original = Root.rename
+
+    def refuse(root: Root, source: str, target: str) -> None:
+        if source.startswith("a/"):
+            raise PermissionError(13, "Permission denied")
+        original(root, source, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Root, "rename", refuse)
+        outcome = disk.carry_out(intent)
+    assert outcome.refused is not None
+    directory, reason = outcome.refused
+    assert directory.partition("/")[0] == "a"
+    assert reason == "Permission denied"
+    assert {path for path in before if path.startswith("a/")} <= disk.contents().keys()
+
+
 def test_a_full_disk_stops_all_and_is_tried_again(disk: Disk, monkeypatch) -> None:
     intent = creates(disk)
     with pytest.MonkeyPatch.context() as patch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import os
 import socket
 import stat
@@ -10,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from deploy import processes
+from deploy import bootstrap, processes
 from deploy.certificates import ensure_certificate
+from deploy.commands import main
 from deploy.keep import Ports, Secrets
-from deploy.stack import Options, Stack
+from deploy.stack import Options, Stack, open_folder
 from deploy.talk import DeployError
 
 
@@ -28,6 +30,91 @@ def test_a_port_that_another_program_took_is_given_up(tmp_path: Path) -> None:
         another = Ports(tmp_path).get("amqp")
     assert another != port
     assert Ports(tmp_path).get("amqp") == another
+
+
+def test_a_port_that_devices_know_is_given_up_for_a_person_alone(tmp_path: Path) -> None:
+    port = Ports(tmp_path).get("gateway", is_told=True)
+    with socket.create_server(("127.0.0.1", port)):
+        with pytest.raises(DeployError, match=f"^port {port}, which devices are linked to, .* --new-ports$"):
+            Ports(tmp_path).get("gateway", is_told=True)
+        another = Ports(tmp_path, may_move=True).get("gateway", is_told=True)
+    assert another != port
+    assert Ports(tmp_path).get("gateway", is_told=True) == another
+
+
+@pytest.mark.parametrize(
+    ("case", "options", "told"),
+    [
+        ("devices of this machine alone", Options(), {"metadata", "gateway", "amqp"}),
+        (
+            "devices elsewhere",
+            Options(listen="127.0.0.1", public_url="https://localhost"),
+            {"metadata", "gateway", "amqp-public"},
+        ),
+    ],
+)
+def test_which_ports_devices_know(case: str, options: Options, told: set[str], tmp_path: Path) -> None:
+    Stack(tmp_path, options)
+    kept = json.loads((tmp_path / "ports.json").read_text())
+    refused = set()
+    for name, port in kept.items():
+        with socket.create_server(("127.0.0.1", port)):
+            try:
+                Stack(tmp_path, options)
+            except DeployError:
+                refused.add(name)
+    assert refused == told
+
+
+def test_a_folder_of_somebody_else_is_refused_and_left_alone(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "letter.txt").touch()
+    with pytest.raises(DeployError, match="nothing of Hutch's"):
+        open_folder(tmp_path)
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def test_a_folder_of_ours_is_opened_again_whatever_else_is_in_it(tmp_path: Path) -> None:
+    (tmp_path / "lost+found").mkdir()
+    open_folder(tmp_path)
+    open_folder(tmp_path)  # an earlier try ended here
+    Options().keep(tmp_path)
+    (tmp_path / "letter.txt").touch()
+    open_folder(tmp_path)
+
+
+@pytest.mark.parametrize("command", ["up", "down", "status"])
+def test_no_folder_is_a_wrong_argument(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--data", ""])
+    assert ended.value.code == 2
+    assert "must name a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["up", "--data", "{}/file"], "/file: Not a directory"),
+        (["up", "--data", "{}/file/below"], "/file/below: Not a directory"),
+        (["up", "--data", "{}/ours"], "/ours/run/lock: Is a directory"),
+        (["down", "--data", "{}/ours"], "/ours/run/lock: Is a directory"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line(
+    arguments: list[str],
+    why: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bootstrap, "install_python", lambda: None)
+    monkeypatch.setattr(bootstrap, "install_rabbitmq", lambda: None)
+    (tmp_path / "file").touch()
+    (tmp_path / "ours" / "run" / "lock").mkdir(parents=True)
+    assert main([argument.format(tmp_path) for argument in arguments]) == 1
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", f"deploy/local: {tmp_path}{why}\n")
 
 
 def test_passwords_are_private_and_kept(tmp_path: Path) -> None:

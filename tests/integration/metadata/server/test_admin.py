@@ -84,6 +84,7 @@ async def test_revoking_reaches_the_broker(house, admin):
         (["user", "add", "new@example.org", "--password-stdin"], "", 16),
         (["user", "add", "new@example.org", "--password-stdin", "--quota", str(2**63)], PASSWORD, 16),
         (["user", "add", "new@example.org", "--password-stdin", "--quota", "-1"], PASSWORD, 2),
+        (["user", "add", "new@example.org"], "", 2),
         (["device", "list", "nobody@example.org"], "", 13),
         (["device", "revoke", str(uuid.UUID(int=1))], "", 13),
         (["device", "revoke", "nonsense"], "", 2),
@@ -95,6 +96,12 @@ async def test_what_cannot_be_done_has_a_code_of_its_own(admin, arguments, passw
     assert out == ""
     assert error
     assert PASSWORD not in error
+
+
+async def test_without_a_terminal_it_is_said_how_the_password_comes(admin):
+    code, _, error = await admin("user", "add", "new@example.org", password=PASSWORD)
+    assert code == 2
+    assert "There is no terminal to ask for the password: use --password-stdin." in error
 
 
 async def test_an_account_that_exists_is_not_touched(house, admin):

@@ -1,5 +1,6 @@
 """Linking: whom the server lets in, what a device is told, and what that is good for at the broker."""
 
+import asyncio
 import json
 from dataclasses import replace
 
@@ -42,7 +43,7 @@ async def test_a_session_says_all_that_the_protocol_names(house):
     session = second.session
     assert session.keys() == {
         "device_id", "user_id", "email", "gateway_url", "amqp_url", "queue", "workspaces",
-        "device_secret", "amqp_password",
+        "device_secret", "amqp_password", "device_name",
     }  # fmt: skip
     assert session["email"] == email
     assert "@" not in session["amqp_url"]
@@ -53,6 +54,20 @@ async def test_a_session_says_all_that_the_protocol_names(house):
     assert workspace.keys() == {"workspace_id", "name", "role", "owner", "epoch", "seq", "chain"}
     assert (workspace["name"], workspace["role"], workspace["owner"]) == ("photos", "owner", email)
     assert await house.keys(second.queue) == {str(workspace_id)}
+
+
+async def test_devices_of_one_account_have_names_of_their_own(house):
+    email = await house.person()
+    answers = await asyncio.gather(
+        *(house.call("POST", "/v1/link", json=link_body(email, name="Laptop")) for _ in range(3))
+    )
+    assert sorted(answer.json["device_name"] for answer in answers) == ["Laptop", "Laptop 2", "Laptop 3"]
+    first = await house.link(email, "Desktop")
+    listed = await house.call("GET", "/v1/devices", first)
+    assert [device["name"] for device in listed.json["devices"]].count("Laptop") == 1
+    await house.call("DELETE", f"/v1/devices/{first.id}", first)
+    assert (await house.link(email, "Desktop")).session["device_name"] == "Desktop"
+    assert (await house.link(await house.person(), "Laptop")).session["device_name"] == "Laptop"
 
 
 async def test_a_device_may_do_no_more_at_the_broker_than_its_own_things(house):
@@ -160,6 +175,23 @@ async def test_a_session_closes_what_was_open_and_lets_the_device_consume_anew(h
     await wait_until(lambda: has_ended(silent), "the end of the connection that was cut off silently")
     async with await connect(device) as connection:
         await consume(connection, device.queue)
+
+
+async def test_asking_where_all_is_closes_nothing(house):
+    device = await house.link(await house.person())
+    workspace_id = await house.workspace(device)
+    async with await connect(device) as connection:
+        arrived = await consume(connection, device.queue)
+        told = await house.call("GET", "/v1/session", device)
+        assert told.status == 200
+        secrets = {"device_secret", "amqp_password", "device_name", "workspaces"}
+        assert {key: value for key, value in told.json.items() if key != "workspaces"} == {
+            key: value for key, value in device.session.items() if key not in secrets
+        }
+        assert [workspace["workspace_id"] for workspace in told.json["workspaces"]] == [str(workspace_id)]
+        await house.publish_change(workspace_id, b"news")
+        assert await wait_message(arrived) == b"news"
+    assert (await house.call("GET", "/v1/session")).status == 401
 
 
 async def test_a_session_declares_a_queue_anew_that_has_expired(house):

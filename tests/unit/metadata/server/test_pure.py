@@ -207,3 +207,20 @@ def test_passwords(password, good):
 @pytest.mark.parametrize(("name", "good"), [("x", True), ("夜" * 100, True), ("x" * 101, False), ("", False), (" ", False), ("a\n", False), ("\x1b[2J", False)])  # fmt: skip
 def test_labels(name, good):
     assert (accounts.label_problem(name) is None) is good
+
+
+@pytest.mark.parametrize(
+    ("name", "taken", "free"),
+    [
+        ("Laptop", [], "Laptop"),
+        ("Laptop", ["Desktop"], "Laptop"),
+        ("Laptop", ["Laptop"], "Laptop 2"),
+        ("laptop", ["Laptop", "LAPTOP 2"], "laptop 3"),
+        ("Laptop 2", ["Laptop", "Laptop 2"], "Laptop 2 2"),
+        ("x" * 100, ["x" * 100], "x" * 98 + " 2"),
+        ("x" * 97 + " yz", ["x" * 97 + " yz"], "x" * 97 + " 2"),
+    ],
+)
+def test_a_device_whose_name_is_taken_is_numbered(name, taken, free):
+    assert accounts.free_name(name, taken) == free
+    assert accounts.label_problem(free) is None
