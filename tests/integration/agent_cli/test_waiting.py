@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import structlog
 
 from agent.cli.wait import wait_listening
 from agent.engine import Agent
@@ -29,6 +30,12 @@ def agent_of(home: Home) -> Iterator[None]:
         finally:
             loop.call_soon_threadsafe(stop.set)
             running.result(DEADLINE_S)
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> None:
+    """The agent's log is not what a command prints, and both are in this process."""
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
 
 
 @pytest.fixture
