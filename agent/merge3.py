@@ -64,9 +64,13 @@ def _choose(was: Sequence[T], one: Sequence[T], other: Sequence[T]) -> Sequence[
 def _stable(
     base: Sequence[str], one: Sequence[str], other: Sequence[str]
 ) -> Iterator[tuple[int, int, int, int]]:
-    """Runs of base lines that stand in both sides: where in each, and how many. The last one is empty, at the ends."""
-    here = SequenceMatcher(None, base, one, autojunk=False).get_matching_blocks()
-    there = SequenceMatcher(None, base, other, autojunk=False).get_matching_blocks()
+    """Runs of base lines that stand in both sides: where in each, and how many. The last one is empty, at the ends.
+
+    Lines that are everywhere (blank ones) are matched next to others alone, or a long text would take minutes: what
+    is matched worse overlaps more, and no less.
+    """
+    here = SequenceMatcher(None, base, one, autojunk=True).get_matching_blocks()
+    there = SequenceMatcher(None, base, other, autojunk=True).get_matching_blocks()
     i = j = 0
     while i < len(here) and j < len(there):
         a, b = here[i], there[j]

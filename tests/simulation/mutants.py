@@ -32,11 +32,9 @@ MUTANTS: Final = (
     Mutant(
         "the merge base is saved before the placing",
         "agent/fetch.py",
-        '            batch.columns["intent"] = replica.intent\n            await replica.index.write(replica.key, batch)',
-        '            batch.columns["intent"] = replica.intent\n'
-        "            for change in changes:\n"
-        "                batch.synced[change.node_id] = replica.trees.remote.get(change.node_id)\n"
-        "            await replica.write(batch)",
+        '        batch.columns["intent"] = replica.intent\n        await replica.index.write(replica.key, batch)',
+        '        batch.columns["intent"] = replica.intent\n        for step in intent.steps:\n'
+        "            batch.synced[step.node.node_id] = step.remote\n        await replica.write(batch)",
     ),
     Mutant(
         "a request is acknowledged before it is committed",
@@ -117,7 +115,7 @@ MUTANTS: Final = (
     Mutant(
         "the intent is not written down",
         "agent/fetch.py",
-        '            batch.columns["intent"] = replica.intent\n',
+        '        batch.columns["intent"] = replica.intent\n',
         "",
     ),
     Mutant(
