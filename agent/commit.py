@@ -2,13 +2,14 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 from uuid import UUID
 
 import structlog
 
 from agent.caution import Caution
+from agent.hold import Ages, Hold, count_touched
 from agent.index import Batch, InFlight
 from agent.look import Looker
 from agent.patience import Patience, next_delay_s
@@ -78,6 +79,7 @@ class Committer:
         may_run: asyncio.Event,
         is_filling: Callable[[], bool],
         looker: Looker,
+        hold: Hold,
     ) -> None:
         self._replica = replica
         self._uploader = uploader
@@ -87,7 +89,9 @@ class Committer:
         self._may_run = may_run
         self._is_filling = is_filling
         self._looker = looker
+        self._hold = hold
         self._caution = Caution()
+        self._ages = Ages()
         self._filling_since: float | None = None
         self._asking: asyncio.TimerHandle | None = None
         self._limit = _USUAL_LIMIT
@@ -120,6 +124,8 @@ class Committer:
         plan = replica.plan()
         if plan.adoptions or plan.asides or replica.is_behind or self._looker.rules_pending:
             return False
+        if self._hold.is_held:
+            return False
         may_delete = self._may_delete(plan)
         changes = select(
             plan.commit,
@@ -130,12 +136,20 @@ class Committer:
         if not changes or (len(changes) < _ENOUGH and self._shall_wait()):
             return False
         manifests = await replica.manifests(self._digests(changes))
+        holders = await replica.holders(d for d, content in manifests.items() if len(content.chunks) > 1)
         if any(change.after is None for change in changes) and not await self._looker.check_in_place():
             return False
         if replica.plan() is not plan:
             return True
-        await self._store(changes, manifests)
+        may_go = [change for change in plan.commit if may_delete or change.after is not None]
+        await self._store(changes, manifests, holders, self._count_touched(may_go))
         return True
+
+    def _count_touched(self, changes: Iterable[Change]) -> int:
+        """How much of this the service's guard will count."""
+        cursor = self._replica.cursor
+        old_seq = self._ages.old_seq(asyncio.get_running_loop().time(), cursor.seq if cursor else 0)
+        return count_touched(changes, old_seq)
 
     def _shall_wait(self) -> bool:
         """Whether more of what was saved together is about to be ready. What is urgent does not wait for long."""
@@ -181,12 +195,19 @@ class Committer:
             if node is not None and node.kind is Kind.FILE
         }
 
-    async def _store(self, changes: list[Change], manifests: dict[bytes, FullContent]) -> None:
+    async def _store(
+        self,
+        changes: list[Change],
+        manifests: dict[bytes, FullContent],
+        holders: Mapping[bytes, Iterable[UUID]],
+        all_touched: int,
+    ) -> None:
+        """Make a request of the changes, or of some of them, and store it. `all_touched`: see `_count_touched`."""
         replica = self._replica
         sent = self._sent(changes)
         while True:
-            asked = self._operations(changes, manifests)
-            body = self._body(asked)
+            asked = self._operations(changes, manifests, holders)
+            body = self._body(asked, max(0, all_touched - self._count_touched(changes)))
             if len(body) <= MESSAGE_SIZE_BYTES or len(changes) == 1:
                 break
             if len(asked) <= MAX_OPERATIONS_PER_COMMIT and await self._stage(body):
@@ -198,7 +219,7 @@ class Committer:
                 tree=replica.trees.remote,
             )
             sent = self._sent(changes)
-            if len(self._operations(changes, manifests)) == len(asked):
+            if len(self._operations(changes, manifests, holders)) == len(asked):
                 break  # they need each other: it is this, whole, or nothing
         if len(asked) > MAX_OPERATIONS_PER_COMMIT:
             self._park_all(changes)
@@ -224,12 +245,17 @@ class Committer:
         return {change.node_id: local.get(change.node_id) for change in changes}
 
     def _operations(
-        self, changes: list[Change], manifests: dict[bytes, FullContent]
+        self,
+        changes: list[Change],
+        manifests: dict[bytes, FullContent],
+        holders: Mapping[bytes, Iterable[UUID]],
     ) -> tuple[Operation, ...]:
         trees = self._replica.trees
-        return operations(changes, trees.remote, trees.tombstones, manifests.get, whole=self._whole)
+        return operations(
+            changes, trees.remote, trees.tombstones, manifests.get, whole=self._whole, holders=holders
+        )
 
-    def _body(self, asked: tuple[Operation, ...]) -> bytes:
+    def _body(self, asked: tuple[Operation, ...], to_follow: int) -> bytes:
         replica = self._replica
         assert replica.cursor is not None
         return encode(
@@ -239,6 +265,7 @@ class Committer:
                 number=replica.number + 1,
                 cursor=replica.cursor,
                 operations=asked,
+                to_follow=to_follow,
             )
         )
 
@@ -351,6 +378,9 @@ class Committer:
 
     def _mind(self, conflicts: Sequence[Conflict], request: InFlight) -> None:
         codes = {conflict.code for conflict in conflicts}
+        if ConflictCode.HELD in codes:
+            self._hold.begin()
+            return
         is_permanent = bool(codes & PERMANENT_CODES)
         self._refused = True
         # What is permanent is set aside, and what is left is tried at once; all else may need time.

@@ -11,11 +11,12 @@ import structlog
 
 from agent.answers import Asked, Memory, answers_for
 from agent.control import ControlServer
-from agent.errors import DiskFull, FolderLinked, Untrusted, is_disk_full
-from agent.folder import CONFLICT_MARK, REOPEN_S, Folder, placed_seq
+from agent.errors import DiskFull, FolderLinked, Held, Untrusted, is_disk_full
+from agent.folder import REOPEN_S, Folder, placed_seq
 from agent.home import Credential, FolderRecord, Home
 from agent.index import Index
 from agent.marker import Marker, read_marker, remove_marker, write_marker
+from agent.names import CONFLICT_MARK
 from agent.patience import Patience, jittered
 from agent.plan import plan
 from agent.scan import Problem, RootGone
@@ -27,7 +28,14 @@ from broker.connection import BrokerAddress, Publisher
 from broker.consumer import Consumer
 from broker.delivery import Delivery
 from broker.errors import Corrupt, Forbidden, HutchError, NotFound, Refused, Unproven
-from broker.messages import ChangeNotice, CommitAccepted, CommitRefused, MembershipChanged, decode_inbox
+from broker.messages import (
+    ChangeNotice,
+    CommitAccepted,
+    CommitRefused,
+    HoldDecided,
+    MembershipChanged,
+    decode_inbox,
+)
 from broker.topology import device_user
 
 log = structlog.get_logger()
@@ -37,6 +45,9 @@ PUBLISHER_IDLE_S: Final = 60.0
 SESSION_TIMEOUT_S: Final = 15.0
 HEADS_EVERY_S: Final = 900.0
 HOPELESS_LOOK_S: Final = 0.25
+UNUSED_SHARE: Final = 0.2
+"""Of the manifests kept, the share that may be of use to nobody: to look for them costs time at the start."""
+
 BROKER_WAIT_S: Final = 15.0
 """How long the broker may take to be reached before what is missing is asked of the metadata server."""
 
@@ -88,7 +99,7 @@ class Agent:
     async def sync_once(self, timeout_s: float | None) -> bool:
         """Sync both ways until equal with the service's head. False: the time was up before that.
 
-        Raises as `run` does, `DiskFull` when that is all that is in the way, and `Untrusted`.
+        Raises as `run` does, `DiskFull` or `Held` when that is all that is in the way, and `Untrusted`.
         """
         done = False
 
@@ -114,6 +125,8 @@ class Agent:
             missing = any(problem.code == DiskFull.code for problem in self._missing.values())
             if missing or any(folder.lacks_room for folder in self._folders.values()):
                 raise DiskFull("the disk is full: make room, and try again")
+            if any(folder.is_held_up for folder in self._folders.values()):
+                raise Held("much would be deleted or rewritten elsewhere: look at it with `hutch review`")
 
     async def _open(self, stack: contextlib.AsyncExitStack) -> None:
         credential = self._credential
@@ -121,7 +134,7 @@ class Agent:
         cafile = self._home.cafile
         self._index = await asyncio.to_thread(Index, self._home.index_path)
         stack.push_async_callback(self._index.close)
-        await self._index.drop_unused_manifests()
+        await self._index.drop_unused_manifests(share=UNUSED_SHARE)
         await self._index.drop_unused_commits()
         self._service = await stack.enter_async_context(Service(credential.metadata_url, token, cafile))
         self._transfer = await stack.enter_async_context(Transfer(credential.gateway_url, token, cafile))
@@ -299,6 +312,10 @@ class Agent:
                     await folder.take(message)
             case MembershipChanged():
                 await self._on_connected()
+            case HoldDecided():
+                folder = self._folders.get(message.workspace_id)
+                if folder is not None:
+                    folder.hold.ask()
         await delivery.ack()
 
     async def _compare_at_times(self) -> None:

@@ -14,6 +14,7 @@
     ├── Untrusted           the service's certificate is not the one that was pinned, or expected
     ├── PlainText           the address is neither https nor on this computer
     ├── NoServiceManager    this computer has no systemd to install a unit in
+    ├── Held                a person has to say first that so much may be deleted or rewritten
     └── SystemRefused       the operating system said no (permission, device, network of the file system)
 
 Each has an exit code of its own; `EXIT_CODES` is the table that `hutch --help` and `docs/cli.md` show.
@@ -115,6 +116,13 @@ class SystemRefused(Refused):
     exit_code = 31
 
 
+class Held(Refused):
+    """The service's guard holds this device's commits until a person has decided."""
+
+    code = "held"
+    exit_code = 32
+
+
 INTERNAL_EXIT_CODE: Final = 70
 INTERRUPTED_EXIT_CODE: Final = 130
 
@@ -140,6 +148,7 @@ EXIT_CODES: Final = (
     (29, "plain http is for this computer alone"),
     (30, "there is no systemd for this person"),
     (31, "the operating system refused (the message says what)"),
+    (32, "much would be deleted or rewritten elsewhere: hutch review"),
     (70, "a defect in Hutch: please report it"),
     (78, "a setting is wrong (the message names it)"),
     (130, "interrupted"),

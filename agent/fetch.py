@@ -509,7 +509,7 @@ class Fetcher:
     async def _sources(self, group: list[Change]) -> dict[UUID, Source]:
         """For each new content, a local file that has some of it: the node's old one, or an equal one elsewhere."""
         local = self._replica.trees.local
-        equal = self._equal_files({c.after.digest for c in group if c.after is not None and c.after.digest})
+        equal = await self._equal_files({c.after.digest for c in group if c.after is not None})
         found: dict[UUID, Node] = {}
         for change in group:
             if change.after is None or change.after.kind is not Kind.FILE:
@@ -524,9 +524,13 @@ class Fetcher:
             if node.digest in manifests and (path := local.path(node.node_id)) is not None
         }
 
-    def _equal_files(self, digests: set[bytes]) -> dict[bytes, Node]:
-        nodes = self._replica.trees.local.nodes.values()
-        return {node.digest: node for node in nodes if node.digest in digests and node.kind is Kind.FILE}
+    async def _equal_files(self, digests: set[bytes]) -> dict[bytes, Node]:
+        local = self._replica.trees.local
+        holders = await self._replica.holders(digests)
+        nodes = [local.get(node_id) for node_ids in holders.values() for node_id in node_ids]
+        return {
+            node.digest: node for node in nodes if node is not None and node.digest and node.digest in digests
+        }
 
     # --- placing
 

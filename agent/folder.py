@@ -16,6 +16,7 @@ from agent.errors import DiskFull
 from agent.fetch import PLACING, Fetcher
 from agent.filesystem import Root
 from agent.hashing import Hasher
+from agent.hold import Hold
 from agent.home import Credential, FolderRecord
 from agent.index import Batch, Index
 from agent.look import Looker
@@ -38,7 +39,6 @@ from broker.model import Cursor
 log = structlog.get_logger()
 
 REOPEN_S: Final = 5.0
-CONFLICT_MARK: Final = " (conflicted copy of "
 
 
 def new_node_id() -> UUID:
@@ -67,8 +67,17 @@ class Folder:
         self.receiver = Receiver(replica, service, lambda: self.looker.hint("", deep=True))
         self.reclaimer = Reclaimer(replica, service)
         self.uploader = Uploader(replica, transfer, self.looker.hint, may_run)
+        self.hold = Hold(replica, service, self.looker)
         self.committer = Committer(
-            replica, self.uploader, self.receiver, publisher, service, may_run, self._is_filling, self.looker
+            replica,
+            self.uploader,
+            self.receiver,
+            publisher,
+            service,
+            may_run,
+            self._is_filling,
+            self.looker,
+            self.hold,
         )
         self.fetcher = Fetcher(replica, transfer, service, self.looker.hint, may_run)
         self.resolver = Resolver(replica, self.fetcher, transfer, self.looker.hint)
@@ -116,6 +125,7 @@ class Folder:
                     ("hash", self.hasher.run()),
                     ("upload", self.uploader.run()),
                     ("commit", self.committer.run()),
+                    ("hold", self.hold.run()),
                     ("fetch", self.fetcher.run()),
                 ):
                     group.create_task(work, name=f"{name} {self.replica.name}")
@@ -179,6 +189,20 @@ class Folder:
         )
 
     @property
+    def is_held_up(self) -> bool:
+        """Whether all that is left to do is what a person has to decide on first."""
+        replica = self.replica
+        return (
+            self.hold.is_held
+            and not self._recovering
+            and not self.looker.is_looking
+            and not replica.is_behind
+            and self.hasher.is_done
+            and self.fetcher.is_done
+            and not replica.plan().place
+        )
+
+    @property
     def lacks_room(self) -> bool:
         """Whether all that is left to do is to place what the disk has no room for."""
         replica = self.replica
@@ -212,7 +236,7 @@ class Folder:
             "placed": placed_seq(replica.cursor, replica.trees, plan.place),
             "pending_up": len(plan.commit) + len(trees.unread - trees.ignored),
             "pending_down": len(plan.place) + _missing(replica),
-            "conflicts": sum(CONFLICT_MARK in node.name for node in replica.trees.local.nodes.values()),
+            "conflicts": len(replica.conflicts),
             "aliases": [
                 {
                     "path": printable(trees.local.path(node_id) or ""),

@@ -38,6 +38,8 @@ GROWING_AFTER_S: Final = 5.0
 _GROUP_FILES: Final = 256
 _GROUP_SIZE_BYTES: Final = 8 * 1024 * 1024
 _LANES: Final = 2
+_MANY: Final = 4_096
+_CHOOSE_EVERY_S: Final = 2.0
 
 
 class Job(Struct, frozen=True):
@@ -73,13 +75,15 @@ class Hasher:
         self._unreadable: set[UUID] = set()
         self._restless: dict[UUID, float] = {}  # since when a file was never at rest
         self._stopping = False
+        self._chosen: list[UUID] = []
+        self._choose_at = 0.0
 
     def _waiting(self, *, large: bool) -> list[Node]:
         """Some of the files whose content is not known yet: the smallest, or the largest when that is very large."""
         trees, now = self._replica.trees, asyncio.get_running_loop().time()
         nodes = [
             trees.local.nodes[node_id]
-            for node_id in trees.unread
+            for node_id in (trees.unread if len(trees.unread) <= _MANY else self._choose_some(now))
             if node_id not in self._busy
             and node_id not in trees.ignored
             and self._not_before.get(node_id, 0.0) <= now
@@ -89,6 +93,21 @@ class Hasher:
             if largest is not None and largest.size > _GROUP_SIZE_BYTES:
                 return [largest]
         return heapq.nsmallest(_GROUP_FILES, nodes, key=_size)
+
+    def _choose_some(self, now: float) -> list[UUID]:
+        """Of very many, the smallest and the largest. To look at all takes its time: they are chosen anew only now and then."""
+        trees = self._replica.trees
+        some = [node_id for node_id in self._chosen if node_id in trees.unread]
+        if now >= self._choose_at or len(some) < _GROUP_FILES:
+            nodes = [
+                trees.local.nodes[node_id]
+                for node_id in trees.unread
+                if node_id not in trees.ignored and self._not_before.get(node_id, 0.0) <= now
+            ]
+            chosen = [*heapq.nsmallest(_MANY, nodes, key=_size), *heapq.nlargest(1, nodes, key=_size)]
+            self._chosen = some = list({node.node_id: None for node in chosen})
+            self._choose_at = now + _CHOOSE_EVERY_S
+        return some
 
     @property
     def is_done(self) -> bool:

@@ -4,6 +4,7 @@ The file stands at the top of the folder, and is synced as any other. Rules are 
 name is not looked at. Of what is in the journal already, each device keeps what it has; nothing is deleted anywhere.
 """
 
+import hashlib
 from collections.abc import Iterable
 from typing import Final
 
@@ -33,13 +34,17 @@ DEFAULTS: Final = (
 
 
 class Rules:
-    """What to ignore. The last rule that matches a path decides; what is in an ignored directory is ignored."""
+    """What to ignore. The last rule that matches a path decides; what is in an ignored directory is ignored.
+
+    `digest` is the same for the same rules.
+    """
 
     def __init__(self, text: str = "", problem: str | None = None) -> None:
         good, self.problems = _parse(text.splitlines())
         if problem is not None:
             self.problems.append(problem)
         self._spec = GitIgnoreSpec.from_lines([*DEFAULTS, *good])
+        self.digest = hashlib.sha256("\n".join([*DEFAULTS, *good]).encode()).digest()
 
     def ignores(self, path: str, *, is_directory: bool) -> bool:
         """Whether an object is ignored. `path` is relative to the folder; that of nothing above it is asked."""

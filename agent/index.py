@@ -7,17 +7,18 @@ import asyncio
 import contextlib
 import os
 import sqlite3
+import struct
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import msgspec
 from msgspec import Struct
 
-from agent.trees import Node, Trees
+from agent.trees import Node, Tree, Trees
 from broker.errors import Misconfigured
 from broker.messages import decode_content, encode
 from broker.model import Cursor, FullContent, Kind
@@ -82,6 +83,32 @@ _LEFT: Final = """
 ALTER TABLE folders ADD COLUMN left_folder TEXT;    -- where it was, when a person took the folder off; its number counts on
 """
 
+_AGREED: Final = """
+CREATE TABLE agreed (                               -- as `nodes`; tree: 3 where all three say the same, and then no other
+    folder INTEGER NOT NULL, tree INTEGER NOT NULL, node_id BLOB NOT NULL, parent_id BLOB NOT NULL, name TEXT NOT NULL,
+    kind TEXT NOT NULL, version INTEGER NOT NULL, mode INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
+    size INTEGER NOT NULL, digest BLOB NOT NULL, target TEXT NOT NULL, content_version INTEGER NOT NULL,
+    PRIMARY KEY (folder, node_id, tree)
+) WITHOUT ROWID;
+INSERT INTO agreed
+    SELECT r.folder, 3, r.node_id, r.parent_id, r.name, r.kind, r.version, r.mode, r.mtime_ns, r.size, r.digest, r.target,
+        r.content_version
+    FROM nodes r JOIN nodes l USING (folder, node_id) JOIN nodes s USING (folder, node_id)
+    WHERE r.tree = 0 AND l.tree = 1 AND s.tree = 2
+        AND (r.parent_id, r.name, r.kind, r.mode, r.mtime_ns, r.size, r.digest, r.target)
+            = (l.parent_id, l.name, l.kind, l.mode, l.mtime_ns, l.size, l.digest, l.target)
+        AND (r.parent_id, r.name, r.kind, r.mode, r.mtime_ns, r.size, r.digest, r.target)
+            = (s.parent_id, s.name, s.kind, s.mode, s.mtime_ns, s.size, s.digest, s.target);
+INSERT INTO agreed
+    SELECT folder, tree, node_id, parent_id, name, kind, version, mode, mtime_ns, size, digest, target, content_version
+    FROM nodes n
+    WHERE NOT EXISTS (SELECT 1 FROM agreed a WHERE a.folder = n.folder AND a.node_id = n.node_id AND a.tree = 3);
+DROP TABLE nodes;
+ALTER TABLE agreed RENAME TO nodes;
+CREATE INDEX nodes_by_digest ON nodes (digest);
+ALTER TABLE folders ADD COLUMN rules BLOB;          -- by which rules everything was looked at last (`Rules.digest`)
+"""
+
 _BASES: Final = """
 CREATE TABLE bases (                                -- what a conflict copy made here, and its original, both came from
     folder INTEGER NOT NULL, copy_id BLOB NOT NULL, digest BLOB NOT NULL, PRIMARY KEY (folder, copy_id)
@@ -93,7 +120,11 @@ CREATE TABLE commits (                              -- when the service took eac
 ) WITHOUT ROWID;
 """
 
-_STEPS: Final = (_SCHEMA, _COPIES, _UNCLAIMED, _ALIASES, _IGNORED, _LEFT, _BASES)
+_UNDONE: Final = """
+ALTER TABLE folders ADD COLUMN undone BLOB;         -- the held commit that was taken back last
+"""
+
+_STEPS: Final = (_SCHEMA, _COPIES, _UNCLAIMED, _ALIASES, _IGNORED, _LEFT, _AGREED, _BASES, _UNDONE)
 """What each version of the schema adds to the one before."""
 
 SCHEMA_VERSION: Final = len(_STEPS)
@@ -103,6 +134,8 @@ MANY_COMMITS: Final = 10_000
 
 _DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _TREES: Final = ("remote", "local", "synced")
+_ALL: Final = len(_TREES)
+_KINDS: Final = {str(kind): kind for kind in Kind}
 
 
 class Print(Struct, frozen=True, array_like=True, gc=False):
@@ -137,6 +170,96 @@ class Print(Struct, frozen=True, array_like=True, gc=False):
             other.mtime_ns,
             other.size,
         )
+
+
+_PACKED: Final = struct.Struct("<QQqqqHq")
+
+
+class Prints(MutableMapping[UUID, Print]):
+    """How each node of the local tree looked, and whose an inode is. Packed: there may be very many."""
+
+    def __init__(self) -> None:
+        self._packed: dict[UUID, bytes] = {}
+        self._owners: dict[int, dict[int, UUID]] = {}  # by device, by inode
+        self._also: dict[
+            tuple[int, int], list[UUID]
+        ] = {}  # nodes of an inode that another one owns: hard links
+
+    def __getitem__(self, node_id: UUID) -> Print:
+        dev, ino, ctime_ns, mtime_ns, size, mode, birth_ns = _PACKED.unpack(self._packed[node_id])
+        return Print(dev, ino, birth_ns, ctime_ns, mtime_ns, size, mode)
+
+    def __setitem__(self, node_id: UUID, look: Print) -> None:
+        if node_id in self._packed:
+            self._disown(node_id)
+        self.put(node_id, *_print_row(look))
+
+    def __delitem__(self, node_id: UUID) -> None:
+        self._disown(node_id)
+        del self._packed[node_id]
+
+    def __iter__(self) -> Iterator[UUID]:
+        return iter(self._packed)
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+    def __contains__(self, node_id: object) -> bool:
+        return node_id in self._packed
+
+    def put(
+        self,
+        node_id: UUID,
+        dev: int,
+        ino: int,
+        birth_ns: int,
+        ctime_ns: int,
+        mtime_ns: int,
+        size: int,
+        mode: int,
+    ) -> None:
+        """Take in the print of a node that has none yet."""
+        self._packed[node_id] = _PACKED.pack(dev, ino, ctime_ns, mtime_ns, size, mode, birth_ns)
+        owners = self._owners.setdefault(dev, {})
+        if owners.setdefault(ino, node_id) != node_id:
+            self._also.setdefault((dev, ino), []).append(node_id)
+
+    def _disown(self, node_id: UUID) -> None:
+        dev, ino, *_ = _PACKED.unpack(self._packed[node_id])
+        others = self._also.get((dev, ino), [])
+        if node_id in others:
+            others.remove(node_id)
+        elif others:
+            self._owners[dev][ino] = others.pop(0)
+        else:
+            del self._owners[dev][ino]
+        if not others:
+            self._also.pop((dev, ino), None)
+
+    def owner(self, dev: int, ino: int) -> UUID | None:
+        """Whose inode that is; the node that had it first, where several have it."""
+        owners = self._owners.get(dev)
+        return None if owners is None else owners.get(ino)
+
+    def is_only(self, node_id: UUID, dev: int, ino: int) -> bool:
+        """Whether an inode is that of a node, and of no other."""
+        owners = self._owners.get(dev)
+        if owners is None or owners.get(ino) != node_id:
+            return False
+        return not self._also or (dev, ino) not in self._also
+
+    def is_as_seen(self, node_id: UUID, status: "os.stat_result", mode: int) -> bool:
+        """Whether a node's inode looks as it did: nothing of it was changed, not even its permission bits."""
+        packed = self._packed.get(node_id)
+        return packed is not None and packed.startswith(
+            _AS_SEEN.pack(
+                status.st_dev, status.st_ino, status.st_ctime_ns, status.st_mtime_ns, status.st_size, mode
+            )
+        )
+
+
+_AS_SEEN: Final = struct.Struct("<QQqqqH")
+"""The beginning of `_PACKED`."""
 
 
 class Taken(Struct, frozen=True):
@@ -191,7 +314,9 @@ class FolderState(Struct):
     intent: bytes | None
     unclaimed: bool
     left_folder: str | None
-    prints: dict[UUID, Print]
+    rules: bytes | None
+    undone: UUID | None
+    prints: Prints
     lingering: dict[str, tuple[str, Print]]
     bases: dict[UUID, bytes]
 
@@ -243,7 +368,7 @@ class Index:
     def _connect(self) -> sqlite3.Connection:
         db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
         try:
-            for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000", "cache_size=-16000"):
+            for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000", "cache_size=-4000"):
                 db.execute(f"PRAGMA {pragma}")
             version = db.execute("PRAGMA user_version").fetchone()[0]
             if version > SCHEMA_VERSION:
@@ -277,10 +402,11 @@ class Index:
         db = self._db
         db.execute("INSERT OR IGNORE INTO folders (workspace_id) VALUES (?)", (workspace_id.bytes,))
         row = db.execute(
-            "SELECT folder, generation, epoch, seq, chain, number, request, intent, unclaimed, left_folder FROM folders WHERE workspace_id = ?",
+            "SELECT folder, generation, epoch, seq, chain, number, request, intent, unclaimed, left_folder, rules, undone FROM folders WHERE workspace_id = ?",
             (workspace_id.bytes,),
         ).fetchone()
         key, ids = row[0], _Ids()
+        trees = self._load_trees(key, ids)
         state = FolderState(
             key=key,
             generation=row[1],
@@ -290,7 +416,9 @@ class Index:
             intent=row[7],
             unclaimed=bool(row[8]),
             left_folder=row[9],
-            prints={ids[r[0]]: Print(*r[1:]) for r in db.execute(_SELECT_PRINTS, (key,))},
+            rules=row[10],
+            undone=None if row[11] is None else UUID(bytes=row[11]),
+            prints=self._load_prints(key, ids),
             lingering={
                 r[0]: (r[1], msgspec.msgpack.decode(r[2], type=Print))
                 for r in db.execute(_SELECT_LINGERING, (key,))
@@ -300,12 +428,28 @@ class Index:
                 for r in db.execute("SELECT copy_id, digest FROM bases WHERE folder = ?", (key,))
             },
         )
-        return state, self._load_trees(key, ids)
+        return state, trees
+
+    def _load_prints(self, key: int, ids: "_Ids") -> Prints:
+        prints = Prints()
+        for row in self._db.execute(_SELECT_PRINTS, (key,)):
+            prints.put(ids[row[0]], *row[1:])
+        return prints
 
     def _load_trees(self, key: int, ids: "_Ids") -> Trees:
         trees = Trees()
+        agreed: list[Node] = []
+        apart: dict[int, dict[UUID, Node | None]] = {number: {} for number in range(len(_TREES))}
+        for number, node in self._load_nodes(key, ids):
+            if number == _ALL:
+                agreed.append(node)
+            else:
+                apart[number][node.node_id] = node
+        trees.remote = Tree(agreed)
+        del agreed
+        trees.local, trees.synced = trees.remote.copy(), trees.remote.copy()
         for number, name in enumerate(_TREES):
-            getattr(trees, name).update({node.node_id: node for node in self._load_nodes(key, number, ids)})
+            getattr(trees, name).update(apart[number])
         rows = self._db.execute("SELECT node_id, version FROM tombstones WHERE folder = ?", (key,))
         trees.tombstones = {UUID(bytes=row[0]): row[1] for row in rows}
         rows = self._db.execute("SELECT node_id FROM unannounced WHERE folder = ?", (key,))
@@ -316,28 +460,31 @@ class Index:
         trees.copies = {UUID(bytes=row[0]): UUID(bytes=row[1]) for row in rows}
         rows = self._db.execute("SELECT node_id, alias FROM aliases WHERE folder = ?", (key,))
         trees.local.rename_on_disk({ids[row[0]]: row[1] for row in rows})
-        trees.touch_all()
+        trees.touch({*apart[0], *apart[1], *apart[2]})  # all others are one object in all three
         return trees
 
-    def _load_nodes(self, key: int, tree: int, ids: "_Ids") -> Iterator[Node]:
-        rows = self._db.execute(
-            "SELECT node_id, parent_id, name, kind, version, mode, mtime_ns, size, digest, target, content_version FROM nodes"
-            " WHERE folder = ? AND tree = ?",
-            (key, tree),
-        )
-        for row in rows:
-            yield Node(
-                node_id=ids[row[0]],
-                parent_id=ids[row[1]],
-                name=row[2],
-                kind=Kind(row[3]),
-                version=row[4],
-                mode=row[5],
-                mtime_ns=row[6],
-                size=row[7],
-                digest=row[8],
-                target=row[9],
-                content_version=row[10],
+    def _load_nodes(self, key: int, ids: "_Ids") -> Iterator[tuple[int, Node]]:
+        """All nodes of a folder, each with the number of its tree. Equal small values are one object: there may be very many."""
+        one: dict[object, Any] = {}
+        for row in self._db.execute(f"SELECT node_id, tree, {_COLUMNS} FROM nodes WHERE folder = ?", (key,)):  # noqa: S608
+            _, tree, parent_id, name, kind, mode, mtime_ns, size, digest, target, version, content_version = (
+                row
+            )
+            yield (
+                tree,
+                Node(
+                    node_id=ids[row[0]],
+                    parent_id=ids[parent_id],
+                    name=name,
+                    kind=_KINDS[kind],
+                    version=one.setdefault(version, version),
+                    mode=one.setdefault(mode, mode),
+                    mtime_ns=mtime_ns,
+                    size=size,
+                    digest=digest,
+                    target=target,
+                    content_version=one.setdefault(content_version, content_version),
+                ),
             )
 
     async def write(self, key: int, batch: Batch) -> None:
@@ -370,35 +517,19 @@ class Index:
                 db.execute(f"DELETE FROM {table} WHERE folder = ?", row)  # noqa: S608  # our own names
             db.execute(
                 "UPDATE folders SET generation = 0, epoch = 0, seq = 0, chain = NULL, request = NULL, intent = NULL,"
-                " unclaimed = 0, left_folder = ? WHERE folder = ?",
+                " unclaimed = 0, rules = NULL, left_folder = ? WHERE folder = ?",
                 (folder, *row),
             )
 
     def _write(self, key: int, batch: Batch) -> None:
         with _Transaction(self._db) as db:
-            for number, name in enumerate(_TREES):
-                _write_nodes(db, key, number, getattr(batch, name))
-            _write_rows(
-                db,
-                "prints",
-                7,
-                key,
-                {k: None if v is None else _print_row(v) for k, v in batch.prints.items()},
-            )
-            _write_rows(
-                db,
-                "tombstones",
-                1,
-                key,
-                {k: None if v is None else (v,) for k, v in batch.tombstones.items()},
-            )
-            _write_rows(
-                db, "unannounced", 0, key, {k: () if v else None for k, v in batch.unannounced.items()}
-            )
-            _write_rows(db, "ignored", 0, key, {k: () if v else None for k, v in batch.ignored.items()})
-            _write_rows(
-                db, "copies", 1, key, {k: None if v is None else (v.bytes,) for k, v in batch.copies.items()}
-            )
+            _write_nodes(db, key, (batch.remote, batch.local, batch.synced))
+            _write_rows(db, "prints", 7, key, batch.prints, _print_row)
+            _write_rows(db, "tombstones", 1, key, batch.tombstones, lambda version: (version,))
+            _write_rows(db, "unannounced", 0, key, batch.unannounced, lambda stays: () if stays else None)
+            _write_rows(db, "ignored", 0, key, batch.ignored, lambda is_ignored: () if is_ignored else None)
+            _write_rows(db, "copies", 1, key, batch.copies, lambda copy_id: (copy_id.bytes,))
+            _write_rows(db, "aliases", 1, key, batch.aliases, lambda alias: (alias,))
             _write_bases(db, key, batch.bases)
             if batch.forgets_commits:
                 db.execute("DELETE FROM commits WHERE folder = ?", (key,))
@@ -406,12 +537,9 @@ class Index:
                 "INSERT OR REPLACE INTO commits VALUES (?, ?, ?, ?)",
                 [(key, seq, taken.committed_ns, taken.own) for seq, taken in batch.commits.items()],
             )
-            _write_rows(
-                db, "aliases", 1, key, {k: None if v is None else (v,) for k, v in batch.aliases.items()}
-            )
             db.executemany(
                 "INSERT OR IGNORE INTO manifests VALUES (?, ?)",
-                [(digest, encode(content)) for digest, content in batch.manifests.items()],
+                ((digest, encode(content)) for digest, content in batch.manifests.items()),
             )
             for stage, row in batch.lingering.items():
                 db.execute("DELETE FROM lingering WHERE folder = ? AND stage = ?", (key, stage))
@@ -464,13 +592,30 @@ class Index:
                 found[digest] = decode_content(row[0])
         return found
 
-    async def drop_unused_manifests(self) -> None:
-        """Forget manifests that no node names any more."""
-        await self._run(
-            self._db.execute,
-            "DELETE FROM manifests WHERE digest NOT IN (SELECT digest FROM nodes)"
-            " AND digest NOT IN (SELECT digest FROM bases)",
-        )
+    async def holders(self, key: int, digests: list[bytes]) -> dict[bytes, list[UUID]]:
+        """For each of these digests some of the folder's nodes that hold it, in whichever tree."""
+        return await self._run(self._holders, key, digests)
+
+    def _holders(self, key: int, digests: list[bytes]) -> dict[bytes, list[UUID]]:
+        found = {}
+        for digest in digests:
+            rows = self._db.execute(_SELECT_HOLDERS, (digest, key, _HOLDERS)).fetchall()
+            if rows:
+                found[digest] = [UUID(bytes=row[0]) for row in rows]
+        return found
+
+    async def drop_unused_manifests(self, *, share: float = 0.0) -> None:
+        """Forget manifests that no node names any more, once these may be more than a share of all."""
+        await self._run(self._drop_unused_manifests, share)
+
+    def _drop_unused_manifests(self, share: float) -> None:
+        count = self._db.execute("SELECT count(*) FROM manifests").fetchone()[0]
+        used = self._db.execute("SELECT count(DISTINCT digest) FROM nodes WHERE digest != x''").fetchone()[0]
+        if count - used > share * count:
+            self._db.execute(
+                "DELETE FROM manifests WHERE NOT EXISTS (SELECT 1 FROM nodes WHERE nodes.digest = manifests.digest)"
+                " AND NOT EXISTS (SELECT 1 FROM bases WHERE bases.digest = manifests.digest)"
+            )
 
 
 class _Ids(dict[bytes, UUID]):
@@ -486,6 +631,8 @@ def cursor_columns(cursor: Cursor) -> dict[str, object]:
     return {"epoch": cursor.epoch, "seq": cursor.seq, "chain": cursor.chain}
 
 
+_HOLDERS: Final = 16
+_SELECT_HOLDERS: Final = "SELECT DISTINCT node_id FROM nodes WHERE digest = ? AND folder = ? LIMIT ?"
 _SELECT_PRINTS: Final = (
     "SELECT node_id, dev, ino, birth_ns, ctime_ns, mtime_ns, size, mode FROM prints WHERE folder = ?"
 )
@@ -496,20 +643,49 @@ def _print_row(value: Print) -> tuple[int, ...]:
     return (value.dev, value.ino, value.birth_ns, value.ctime_ns, value.mtime_ns, value.size, value.mode)
 
 
-def _write_nodes(db: sqlite3.Connection, key: int, tree: int, nodes: dict[UUID, Node | None]) -> None:
-    gone = [(key, tree, node_id.bytes) for node_id, node in nodes.items() if node is None]
-    db.executemany("DELETE FROM nodes WHERE folder = ? AND tree = ? AND node_id = ?", gone)
-    db.executemany(
-        "INSERT OR REPLACE INTO nodes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [
-            (
-                key, tree, node.node_id.bytes, node.parent_id.bytes, node.name, str(node.kind), node.version,
-                node.mode, node.mtime_ns, node.size, node.digest, node.target, node.content_version,
-            )
-            for node in nodes.values()
-            if node is not None
-        ],
+_COLUMNS: Final = "parent_id, name, kind, mode, mtime_ns, size, digest, target, version, content_version"
+_VERSIONS: Final = 2
+"""How many of the last of `_COLUMNS` do not matter to whether trees say the same: only the remote tree has its own."""
+
+_SELECT_NODE: Final = f"SELECT tree, {_COLUMNS} FROM nodes WHERE folder = ? AND node_id = ?"  # noqa: S608
+_MARKS: Final = ", ".join("?" * (3 + _COLUMNS.count(",") + 1))
+_INSERT_NODE: Final = f"INSERT OR REPLACE INTO nodes (folder, node_id, tree, {_COLUMNS}) VALUES ({_MARKS})"  # noqa: S608
+
+_Row = tuple[Any, ...]
+
+
+def _node_row(node: Node) -> _Row:
+    return (
+        node.parent_id.bytes, node.name, str(node.kind), node.mode, node.mtime_ns, node.size, node.digest, node.target,
+        node.version, node.content_version,
     )  # fmt: skip
+
+
+def _write_nodes(db: sqlite3.Connection, key: int, changes: tuple[dict[UUID, Node | None], ...]) -> None:
+    """Write what changes in each tree. What all of them say is one row: nearly all nodes are like that, nearly always."""
+    for at, nodes in enumerate(changes):
+        for node_id in nodes:
+            if not any(node_id in earlier for earlier in changes[:at]):
+                _write_node(
+                    db, (key, node_id.bytes), [(node_id in each, each.get(node_id)) for each in changes]
+                )
+
+
+def _write_node(db: sqlite3.Connection, at: _Row, changes: list[tuple[bool, Node | None]]) -> None:
+    before: dict[int, _Row] = {row[0]: row[1:] for row in db.execute(_SELECT_NODE, at)}
+    now = dict.fromkeys(range(len(_TREES)), before[_ALL]) if _ALL in before else dict(before)
+    for number, (is_changed, node) in enumerate(changes):
+        if node is not None:
+            now[number] = _node_row(node)
+        elif is_changed:
+            now.pop(number, None)
+    if len(now) == len(_TREES) and len({row[:-_VERSIONS] for row in now.values()}) == 1:
+        now = {_ALL: now[0]}
+    for number in before.keys() - now.keys():
+        db.execute("DELETE FROM nodes WHERE folder = ? AND node_id = ? AND tree = ?", (*at, number))
+    for number, row in now.items():
+        if before.get(number) != row:
+            db.execute(_INSERT_NODE, (*at, number, *row))
 
 
 def _write_rows(
@@ -517,15 +693,18 @@ def _write_rows(
     table: str,
     width: int,
     key: int,
-    rows: "Mapping[UUID, tuple[int | bytes | str, ...] | None]",
+    values: Mapping[UUID, T | None],
+    row_of: Callable[[T], _Row | None],
 ) -> None:
-    gone = [(key, node_id.bytes) for node_id, row in rows.items() if row is None]
-    db.executemany(f"DELETE FROM {table} WHERE folder = ? AND node_id = ?", gone)  # noqa: S608
-    marks = ", ".join("?" * (width + 2))
-    db.executemany(
-        f"INSERT OR REPLACE INTO {table} VALUES ({marks})",  # noqa: S608
-        [(key, node_id.bytes, *row) for node_id, row in rows.items() if row is not None],
-    )
+    """Write, one by one, what a map holds of nodes. None, and what has no row, is dropped."""
+    delete = f"DELETE FROM {table} WHERE folder = ? AND node_id = ?"  # noqa: S608  # our own names
+    insert = f"INSERT OR REPLACE INTO {table} VALUES ({', '.join('?' * (width + 2))})"  # noqa: S608
+    for node_id, value in values.items():
+        row = None if value is None else row_of(value)
+        if row is None:
+            db.execute(delete, (key, node_id.bytes))
+        else:
+            db.execute(insert, (key, node_id.bytes, *row))
 
 
 def _write_bases(db: sqlite3.Connection, key: int, bases: Mapping[UUID, bytes | None]) -> None:

@@ -146,7 +146,7 @@ class Looker:
                     self._new_id,
                     sieve,
                 )
-                await self._take(sight, where)
+                await self._take(sight, where, self._rules.rules.digest if sieve.is_new else None)
                 if sieve.is_new:
                     self._rules.is_new = False
         except RootGone as error:
@@ -195,6 +195,8 @@ class Looker:
     async def _read_rules(self, where: dict[str, bool]) -> None:
         """See whether the rules are others than at the last look; everything is looked at then."""
         wait_s = await asyncio.to_thread(self._rules.read, asyncio.get_running_loop().time())
+        if self._rules.is_new and self._rules.rules.digest == self._replica.rules:
+            self._rules.is_new = False  # everything was looked at by them before this start
         if wait_s is not None:
             asyncio.get_running_loop().call_later(wait_s, self.hint, "")
         elif self._rules.is_new:
@@ -219,9 +221,12 @@ class Looker:
         resting = self._replica.pace.resting(asyncio.get_running_loop().time())
         return Sieve(self._rules.rules, is_new, trees.ignored, is_told, is_wanted, resting)
 
-    async def _take(self, sight: Sight, where: dict[str, bool]) -> None:
+    async def _take(self, sight: Sight, where: dict[str, bool], rules: bytes | None) -> None:
+        """Take over what was seen; by `rules` when the whole folder was looked at by new ones."""
         replica = self._replica
         batch = Batch()
+        if rules is not None:
+            batch.columns["rules"] = replica.rules = rules
         batch.local, batch.prints = dict(sight.local), dict(sight.prints)
         batch.aliases = dict(sight.aliases)
         self._take_ignored(sight, batch)
@@ -233,7 +238,7 @@ class Looker:
         self._try_removals_again(batch)
         if any(node is None for node in sight.local.values()):
             self._vanished = asyncio.get_running_loop().time()
-        if batch.local or batch.prints or batch.aliases or batch.ignored:
+        if batch.local or batch.prints or batch.aliases or batch.ignored or batch.columns:
             await replica.write(batch)
         self._note_problems(sight)
         paths = [path for node_id in fresh if (path := replica.trees.local.path(node_id)) is not None]

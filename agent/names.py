@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from broker.model import MAX_NAME_SIZE_BYTES
 
+CONFLICT_MARK: Final = " (conflicted copy of "
 MAX_SUFFIX_SIZE_BYTES: Final = 32
 MAX_DEVICE_SIZE_BYTES: Final = 80
 
@@ -119,7 +120,7 @@ def free_name(name: str, is_free: Callable[[str], bool]) -> str:
 
 def _opening(device: str) -> str:
     owner = "".join("-" if c in "/\0" or not c.isprintable() else c for c in device)
-    return f" (conflicted copy of {_cut(owner, MAX_DEVICE_SIZE_BYTES) or 'device'} "
+    return f"{CONFLICT_MARK}{_cut(owner, MAX_DEVICE_SIZE_BYTES) or 'device'} "
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -30,6 +30,7 @@ QUEUE_WAIT_S: Final = 2.0
 """How long what is known to be missing may take to come out of the device's own queue."""
 
 _ENTRIES_AT_ONCE: Final = 200
+_MANIFESTS_AT_ONCE: Final = 4_000
 
 
 class Receiver:
@@ -200,12 +201,17 @@ class Receiver:
 
     async def _take_snapshot(self) -> None:
         async with self._taking, self._service.snapshot(self._replica.workspace_id) as stream:
-            batch = Batch()
+            batch, contents = Batch(), Batch()
             async for record in stream:
                 node, content = node_of(record)
                 batch.remote[node.node_id] = node
                 if content is not None:
-                    batch.manifests[node.digest] = content
+                    contents.manifests[node.digest] = content
+                if len(contents.manifests) >= _MANIFESTS_AT_ONCE:
+                    # Of no use before the rest is there, and of no harm either: they need not be held until then.
+                    await self._replica.index.write(self._replica.key, contents)
+                    contents = Batch()
+            batch.manifests = contents.manifests
             check_nodes(batch.remote, Tree())
             self._replica.set_cursor(batch, stream.head)
             self._replica.joining = True

@@ -256,17 +256,26 @@ def operations(
     manifest_of: ManifestOf,
     *,
     whole: bool = False,
+    holders: Mapping[bytes, Iterable[UUID]] | None = None,
 ) -> tuple[Operation, ...]:
     """What to ask of the journal so that it has these changes.
 
     A directory's deletion stands for all below it, with the digest of what this device knows there; content goes as
     a splice against what the node held, as a copy of what another node holds, or (always, with `whole`) whole.
+
+    Args:
+        changes: What the journal lacks.
+        remote: The tree that the journal has.
+        tombstones: The versions of deleted nodes.
+        manifest_of: Gives the stored manifest of a digest.
+        whole: Send no splices and no copies.
+        holders: Nodes that may hold some content, by its digest; None: whichever do, for which all are looked at.
     """
     changes = list(changes)
     deleted = {change.node_id for change in changes if change.after is None}
     made: list[Operation] = []
     gone: list[Operation] = []
-    copies = None if whole else _CopyFinder(remote, {c.node_id for c in changes})
+    copies = None if whole else _CopyFinder(remote, {c.node_id for c in changes}, holders)
     for change in changes:
         if change.after is not None:
             made.extend(_make(change, change.after, tombstones, manifest_of, copies))
@@ -276,21 +285,24 @@ def operations(
 
 
 class _CopyFinder:
-    """Finds a node, untouched by this commit, that holds some content. Looks the tree through at most once."""
+    """Finds a node, untouched by this commit, that holds some content."""
 
-    def __init__(self, remote: Tree, touched: set[UUID]) -> None:
+    def __init__(
+        self, remote: Tree, touched: set[UUID], holders: Mapping[bytes, Iterable[UUID]] | None
+    ) -> None:
         self._remote = remote
         self._touched = touched
-        self._by_digest: dict[bytes, Node] | None = None
+        self._holders = holders
 
     def find(self, digest: bytes) -> Node | None:
-        if self._by_digest is None:
-            self._by_digest = {
-                node.digest: node
-                for node in self._remote.nodes.values()
-                if node.content_version and node.node_id not in self._touched
-            }
-        return self._by_digest.get(digest)
+        candidates = self._remote.nodes if self._holders is None else self._holders.get(digest, ())
+        for node_id in candidates:
+            node = self._remote.get(node_id)
+            if node is None or node_id in self._touched:
+                continue
+            if node.digest == digest and node.content_version:
+                return node
+        return None
 
 
 def _make(

@@ -6,19 +6,23 @@ and change it through `write` alone. Whoever changes the local tree, or places f
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterable
-from typing import Final
+from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping
+from typing import Final, TypeVar
 from uuid import UUID
 
 from msgspec import structs
 
 from agent.filesystem import Root
-from agent.index import Batch, FolderState, Index, InFlight, Print, cursor_columns
+from agent.index import Batch, FolderState, Index, InFlight, Prints, cursor_columns
+from agent.names import CONFLICT_MARK
 from agent.pace import Pace
 from agent.plan import Plan, plan
 from agent.scan import Problem
 from agent.trees import Node, Trees, replace, same
 from broker.model import Cursor, FullContent
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 MAX_REST_S: Final = 5.0
 _REST_SHARE: Final = 10
@@ -41,6 +45,9 @@ class Replica:
         unclaimed: Whether it is still to be asked what deleted nodes the local files may have been, because the merge
             base was lost: nothing is told to the journal before.
         joining: Whether a snapshot was taken, and not all that lies here has been matched with it yet.
+        rules: By which rules of what to ignore (`Rules.digest`) the whole folder was looked at last; None: by none yet.
+        conflicts: Local nodes that bear the name of a conflict copy.
+        undone: The held commit that was taken back last.
         looked: Whether the whole folder was looked at since it was opened, or distrusted: nothing is planned before.
         head: The farthest place in the journal that anybody has told of.
     """
@@ -67,7 +74,10 @@ class Replica:
         self.key = state.key
         self.generation = state.generation
         self.trees = trees
-        self.prints: dict[UUID, Print] = state.prints
+        self.prints: Prints = state.prints
+        self.rules = state.rules
+        local = trees.local.nodes.items()
+        self.conflicts = {node_id for node_id, node in local if CONFLICT_MARK in node.name}
         self.lingering = state.lingering
         self.bases = state.bases
         self.cursor: Cursor | None = state.cursor
@@ -75,6 +85,7 @@ class Replica:
         self.in_flight: InFlight | None = state.request
         self.intent = state.intent
         self.unclaimed = state.unclaimed
+        self.undone = state.undone
         self.today = today
         self.head = state.cursor
         self.looked = False
@@ -163,6 +174,7 @@ class Replica:
         trees.local.update(batch.local)
         trees.local.rename_on_disk(batch.aliases)
         trees.synced.update(batch.synced)
+        self._note_conflicts(batch)
         _merge(self.prints, batch.prints)
         _merge(trees.tombstones, batch.tombstones)
         _merge(trees.copies, batch.copies)
@@ -178,6 +190,11 @@ class Replica:
         self._remember(batch.manifests)
         self.notify()
         await self.index.write(self.key, batch)
+
+    def _note_conflicts(self, batch: Batch) -> None:
+        for node_id, node in batch.local.items():
+            is_copy = node is not None and CONFLICT_MARK in node.name
+            (self.conflicts.add if is_copy else self.conflicts.discard)(node_id)
 
     def _tidy_aliases(self, batch: Batch) -> None:
         """What has gone has no alias; nor has what the disk calls by its own name."""
@@ -245,8 +262,9 @@ class Replica:
             batch.copies.update(dict.fromkeys(trees.copies))
             batch.unannounced.update(dict.fromkeys(trees.unannounced, False))
             batch.ignored.update(dict.fromkeys(trees.ignored, False))
-            batch.columns.update(chain=None, seq=0, request=None, unclaimed=1)
+            batch.columns.update(chain=None, seq=0, request=None, unclaimed=1, rules=None)
             batch.forgets_commits = True  # another epoch has others of these numbers
+            self.rules = None
             self.unclaimed = True
             self.cursor = self.head = self.in_flight = None
             self.looked = False
@@ -261,6 +279,11 @@ class Replica:
         if len(found) < len(wanted):
             found.update(await self.index.manifests(list(wanted - found.keys())))
         return found
+
+    async def holders(self, digests: Iterable[bytes]) -> dict[bytes, list[UUID]]:
+        """Some of the nodes that hold, in one of the trees, the content of these digests. Ask the tree whether they still do."""
+        wanted = [digest for digest in digests if digest]
+        return await self.index.holders(self.key, wanted) if wanted else {}
 
     def _remember(self, manifests: dict[bytes, FullContent]) -> None:
         small = {d: content for d, content in manifests.items() if len(content.chunks) <= 4}
@@ -298,7 +321,7 @@ def agree(synced: Node | None, remote: Node | None, local: Node | None) -> Node 
     )
 
 
-def _merge(target: dict, changes: dict) -> None:  # type: ignore[type-arg]  # one rule for maps of every kind
+def _merge(target: MutableMapping[K, V], changes: Mapping[K, V | None]) -> None:
     for key, value in changes.items():
         if value is None:
             target.pop(key, None)

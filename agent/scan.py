@@ -15,11 +15,11 @@ from msgspec import Struct
 
 from agent.filesystem import Root, birth_ns, kind_of, print_of
 from agent.ignore import Rules
-from agent.index import Print
+from agent.index import Print, Prints
 from agent.marker import MARKER
 from agent.trees import UNHASHED, Node, Tree, replace
 from broker.errors import Retryable
-from broker.model import ROOT, Kind, name_problem, target_problem
+from broker.model import MODE_MASK, ROOT, Kind, name_problem, target_problem
 
 OWN_NAME: Final = ".hutch"
 
@@ -117,7 +117,7 @@ class _Object(Struct):
 def scan(
     root: Root,
     local: Tree,
-    prints: Mapping[UUID, Print],
+    prints: Prints,
     where: Mapping[str, bool],
     new_id: Callable[[], UUID],
     sieve: Sieve | None = None,
@@ -163,7 +163,7 @@ def _check_root(root: Root) -> None:
 def _walk(
     root: Root,
     local: Tree,
-    prints: Mapping[UUID, Print],
+    prints: Prints,
     where: Mapping[str, bool],
     new_id: Callable[[], UUID],
     sieve: Sieve,
@@ -198,7 +198,7 @@ class _Look:
         self,
         root: Root,
         local: Tree,
-        prints: Mapping[UUID, Print],
+        prints: Prints,
         new_id: Callable[[], UUID],
         sieve: Sieve,
     ) -> None:
@@ -213,10 +213,9 @@ class _Look:
         self.objects: list[_Object] = []
         self.complete: dict[str, _Object | None] = {}  # directories whose listing is whole
         self.kept: set[UUID] = set()  # nodes that are there, but cannot be looked at
-        self.taken: dict[UUID, _Object] = {}
+        self.taken: set[UUID] = set()
         self.listed: dict[tuple[int, int], str] = {}
         self.steady = True
-        self._by_inode: dict[tuple[int, int], UUID] | None = None
 
     # --- walking
 
@@ -229,9 +228,9 @@ class _Look:
             at, parent = stack.pop()
             if at in self.complete:
                 continue
-            for item in self._list(at, parent):
-                if item.kind is Kind.DIRECTORY and (deep or not self._is_known(item)):
-                    stack.append((item.path, item))
+            stack.extend(
+                (item.path, item) for item in self._list(at, parent) if deep or not self._is_known(item)
+            )
 
     def _chain(self, path: str) -> _Object | None:
         """The object of a known directory, made from what is known of it, with those above it; None: it has gone."""
@@ -256,24 +255,85 @@ class _Look:
         return before is not None and (before.dev, before.ino) == (item.print.dev, item.print.ino)
 
     def _list(self, path: str, parent: _Object | None) -> list[_Object]:
+        """Look into one directory. Returns the directories in it."""
         found: list[_Object] = []
+        same: list[UUID] = []
+        directories: list[_Object] = []
         try:
             with self.root.directory(path) as fd, os.scandir(fd) as entries:
                 if not self._is_first(fd, path, parent):
                     return []
                 spelled = self._spellings(parent)
+                known = self._known_names(parent)
                 for entry in entries:
+                    node_id = known.get(entry.name)
+                    if node_id is not None and self._is_as_seen(node_id, entry, path, parent, directories):
+                        same.append(node_id)
+                        continue
                     item = self._object(fd, entry, path, parent, spelled)
-                    if item is not None:
-                        found.append(item)
+                    if item is None:
+                        continue
+                    found.append(item)
+                    if node_id is not None and self._is_same_directory(node_id, item):
+                        item.node_id = node_id
+                        same.append(node_id)
         except (FileNotFoundError, NotADirectoryError):
             return []  # gone since: its parent's listing tells
         except OSError as error:
             self._unreadable(path, error)
             return []
         self.complete[path] = parent
+        self.taken.update(same)
         self.objects.extend(found)
-        return found
+        directories.extend(item for item in found if item.kind is Kind.DIRECTORY)
+        return directories
+
+    def _known_names(self, parent: _Object | None) -> Mapping[str, UUID]:
+        """The names of a directory of which it is known which node it is. Where some bear aliases, each is looked at closely."""
+        parent_id = ROOT if parent is None else parent.node_id
+        if parent_id is None or self.sieve.is_new or self.local.aliases:
+            return {}
+        return self.local.names(parent_id)
+
+    def _is_as_seen(
+        self,
+        node_id: UUID,
+        entry: "os.DirEntry[str]",
+        path: str,
+        parent: _Object | None,
+        directories: list[_Object],
+    ) -> bool:
+        """Whether what has a known name is what had it at the last look, unchanged: nothing else has to be asked of it then.
+
+        Nearly everything is like that, nearly always. Where it is a directory, it is added to `directories`.
+        """
+        if node_id in self.sieve.ignored or node_id in self.taken:
+            return False
+        try:
+            status = entry.stat(follow_symlinks=False)
+        except OSError:
+            return False
+        node, mode = self.local.nodes[node_id], status.st_mode
+        if (
+            not self.prints.is_as_seen(node_id, status, mode & MODE_MASK)
+            or kind_of(mode) is not node.kind
+            or status.st_dev != self.root.device
+            or not self.prints.is_only(node_id, status.st_dev, status.st_ino)
+        ):
+            return False
+        if node.kind is Kind.DIRECTORY:
+            where = f"{path}/{node.name}" if path else node.name
+            look = self.prints[node_id]
+            directories.append(_Object(parent, node.name, where, node.kind, look, node_id=node_id))
+        return True
+
+    def _is_same_directory(self, node_id: UUID, item: _Object) -> bool:
+        """Whether a directory of a known name is the one that had it, with other entries: what is in it need not wait for `identify`."""
+        return (
+            item.kind is Kind.DIRECTORY is self.local.nodes[node_id].kind
+            and node_id not in self.taken
+            and self.prints.is_only(node_id, item.print.dev, item.print.ino)
+        )
 
     def _spellings(self, parent: _Object | None) -> dict[str, str]:
         """How the known names of a directory are spelled, where this file system tells no spellings apart.
@@ -325,7 +385,11 @@ class _Look:
         first: dict[tuple[int, int], str] = {}
         for item in self.objects:
             inode = (item.print.dev, item.print.ino)
-            other = first.setdefault(inode, item.path)
+            owner = self.prints.owner(*inode)
+            if owner in self.taken:  # what is as it was seen before is among no objects
+                other = first.setdefault(inode, self.local.path(owner) or "")
+            else:
+                other = first.setdefault(inode, item.path)
             if other != item.path and not (self._is_at(other, inode) and self._is_at(item.path, inode)):
                 return False
         return self.steady
@@ -457,7 +521,7 @@ class _Look:
 
     def _take(self, item: _Object, node_id: UUID) -> None:
         item.node_id = node_id
-        self.taken[node_id] = item
+        self.taken.add(node_id)
         alias, fold = self.local.aliases.get(node_id), self.root.folding.fold
         if alias is not None and fold(alias) == fold(item.name):
             self._keep_own_name(item, self.local.nodes[node_id].name)
@@ -514,9 +578,7 @@ class _Look:
 
     def _owner(self, item: _Object) -> UUID | None:
         """Whose inode this is, by what was seen before."""
-        if self._by_inode is None:
-            self._by_inode = {(p.dev, p.ino): node_id for node_id, p in self.prints.items()}
-        return self._by_inode.get((item.print.dev, item.print.ino))
+        return self.prints.owner(item.print.dev, item.print.ino)
 
     def _is_still_there(self, node: Node, item: _Object) -> bool:
         """A hard link: the same inode under its old name as well."""
@@ -642,7 +704,7 @@ class _Look:
                     self._set_aside(node)
                     continue
                 with_it = {node.node_id, *(inner.node_id for inner in self.local.below(node.node_id))}
-                gone |= with_it - self.taken.keys()
+                gone |= with_it - self.taken
                 if node.node_id in self.sieve.ignored:
                     self.freed |= with_it
         return gone - self.kept

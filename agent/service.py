@@ -92,6 +92,28 @@ class DeviceInfo(Struct, frozen=True, kw_only=True):
     current: bool = False
 
 
+class HoldInfo(Struct, frozen=True, kw_only=True):
+    """A commit of one of the user's devices that the guard holds: see `docs/protocol.md`. Paths are as they are."""
+
+    hold_id: UUID
+    workspace_id: UUID
+    device_id: UUID
+    device_name: str
+    verdict: str
+    held_at: str
+    deleted: int
+    rewritten: int
+    to_follow: int = 0
+    recent: int = 0
+    deleted_paths: tuple[str, ...] = ()
+    rewritten_paths: tuple[str, ...] = ()
+    current: bool = False
+
+
+class _Holds(Struct):
+    holds: tuple[HoldInfo, ...]
+
+
 class _Heads(Struct):
     workspaces: tuple[Head, ...]
 
@@ -176,6 +198,30 @@ class Service(Http):
     async def put_body(self, sha: bytes, body: bytes) -> None:
         """Stage the body of a commit that is too large for a message. `sha` is its SHA-256."""
         async with self.call("PUT", f"/v1/bodies/{sha.hex()}", data=io.BytesIO(body)):
+            pass
+
+    async def holds(self, workspace_id: UUID) -> tuple[HoldInfo, ...]:
+        """What the guard holds of the user's devices in a workspace, the oldest first."""
+        return (await self._json(_Holds, "GET", f"/v1/workspaces/{workspace_id}/holds")).holds
+
+    async def accept_hold(self, workspace_id: UUID, hold_id: UUID, password: str | None = None) -> HoldInfo:
+        """Let the held device do it. The held device itself has to bring the account's password.
+
+        Raises:
+            Forbidden: With code `wrong_password`.
+            NotFound: It is not held any more, or the device has asked for something else since.
+        """
+        path = f"/v1/workspaces/{workspace_id}/holds/{hold_id}/accept"
+        body = {} if password is None else {"password": password}
+        return await self._json(HoldInfo, "POST", path, json=body)
+
+    async def undo_hold(self, workspace_id: UUID, hold_id: UUID) -> HoldInfo:
+        """Have the held device take it back. Raises `NotFound` as `accept_hold` does."""
+        return await self._json(HoldInfo, "POST", f"/v1/workspaces/{workspace_id}/holds/{hold_id}/undo")
+
+    async def release_hold(self, workspace_id: UUID, hold_id: UUID) -> None:
+        """This device has taken it back."""
+        async with self.call("DELETE", f"/v1/workspaces/{workspace_id}/holds/{hold_id}"):
             pass
 
     def changes(self, workspace_id: UUID, cursor: Cursor) -> AbstractAsyncContextManager[Stream[bytes]]:

@@ -112,6 +112,10 @@ class Tree:
         node_id = self._names.get(parent_id, {}).get(name)
         return None if node_id is None else self.nodes[node_id]
 
+    def names(self, parent_id: UUID) -> Mapping[str, UUID]:
+        """The ids of the nodes directly in a directory, by the journal's names for them. Not to be kept."""
+        return self._names.get(parent_id, {})
+
     def children(self, parent_id: UUID) -> list[Node]:
         """The nodes directly in a directory, in no order."""
         return [self.nodes[node_id] for node_id in self._names.get(parent_id, {}).values()]

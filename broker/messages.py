@@ -45,6 +45,8 @@ class CommitRequest(_Message, frozen=True, kw_only=True, tag="commit"):
     (device, `incarnation`, `workspace_id`, `number`) names the request for good: it is sent again unchanged until it
     is answered. The device is the broker's verified `user_id`, never anything in the body. `cursor` is where the
     author stands in the journal. The metadata server, and nobody else, may set `on_behalf_of` (a device).
+    `to_follow` says how many more nodes the author is about to delete or rewrite after this: a change too large for one
+    commit is then held as a whole.
     """
 
     workspace_id: UUID
@@ -53,6 +55,7 @@ class CommitRequest(_Message, frozen=True, kw_only=True, tag="commit"):
     cursor: Cursor
     operations: Annotated[tuple[Operation, ...], Meta(min_length=1, max_length=MAX_OPERATIONS_PER_COMMIT)]
     on_behalf_of: UUID | None = None
+    to_follow: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
 
 
 class StagedCommitRequest(_Message, frozen=True, kw_only=True, tag="commit_staged"):
@@ -137,7 +140,13 @@ class MembershipChanged(_Message, frozen=True, kw_only=True, tag="membership"):
     """The device's workspaces, or its role in one, have changed: ask the metadata server which they are."""
 
 
-Inbox = ChangeNotice | CommitRefused | CommitAccepted | MembershipChanged
+class HoldDecided(_Message, frozen=True, kw_only=True, tag="hold_decided"):
+    """A person has decided on what is held of the device in a workspace: ask the metadata server what."""
+
+    workspace_id: UUID
+
+
+Inbox = ChangeNotice | CommitRefused | CommitAccepted | MembershipChanged | HoldDecided
 """What comes to a device's response queue."""
 
 

@@ -18,7 +18,7 @@ from broker.model import (
     Put,
     SplicedContent,
 )
-from metadata.state import Resolved, State
+from metadata.state import Resolved, State, Watched
 
 Key = tuple[UUID, UUID]
 
@@ -111,3 +111,53 @@ def chunk_keys(commits: Iterable[tuple[UUID, CommitRequest]]) -> set[tuple[UUID,
             elif isinstance(op, Put) and isinstance(op.content, SplicedContent):
                 keys.update((user_id, c.hash) for splice in op.content.splices for c in splice.inserted)
     return keys
+
+
+# --- the guard
+
+
+def watched(state: State, requests: Sequence[Resolved]) -> dict[Watched, int]:
+    """Whom the guard looks at: the authors of the requests that have yet to be decided.
+
+    Returns:
+        For each, how many more nodes it says that it is about to touch after one of its commits: the most of them.
+    """
+    found: dict[Watched, int] = {}
+    for request in requests:
+        submission, body = request.submission, request.body
+        last = state.last.get(submission.key)
+        if body is None or (last is not None and submission.request.number <= last.number):
+            continue
+        if body.workspace_id in state.workspaces and submission.device_id in state.authors:
+            key = (body.workspace_id, submission.device_id)
+            found[key] = max(found.get(key, 0), body.to_follow)
+    return found
+
+
+def touchable_keys(state: State, bodies: Iterable[CommitRequest]) -> set[Key]:
+    """The known nodes that these commits may delete or give other content. Those below a deleted one are loaded by now."""
+    keys: set[Key] = set()
+    for body in bodies:
+        workspace_id = body.workspace_id
+        known = state.nodes.get(workspace_id, {})
+        if any(isinstance(op, Delete) for op in body.operations):
+            keys.update((workspace_id, node_id) for node_id in known)
+            continue
+        for op in body.operations:
+            if isinstance(op, Put | MakeSymlink) and op.base_version is not None and op.node_id in known:
+                keys.add((workspace_id, op.node_id))
+    return keys
+
+
+def enough(state: State, to_follow: dict[Watched, int], keys: Iterable[Key]) -> dict[Watched, int]:
+    """For whom it has to be known how many nodes stand, and how many are enough to tell that nothing is unusual."""
+    per_workspace: dict[UUID, int] = {}
+    for workspace_id, _ in keys:
+        per_workspace[workspace_id] = per_workspace.get(workspace_id, 0) + 1
+    found = {}
+    for key, more in to_follow.items():
+        may_touch = per_workspace.get(key[0], 0)
+        most = state.touched.get(key, 0) + may_touch + more
+        if may_touch and most > state.guard.min_nodes:
+            found[key] = most * 100 // state.guard.share_percent + 1
+    return found

@@ -15,6 +15,8 @@ from metadata import gather
 from metadata.sql import load
 from metadata.state import (
     Author,
+    Guard,
+    Hold,
     LastRequest,
     Node,
     Owner,
@@ -22,6 +24,7 @@ from metadata.state import (
     Resolved,
     State,
     Submission,
+    Verdict,
     Workspace,
 )
 
@@ -36,8 +39,8 @@ class Batch(Struct, frozen=True):
     requests: list[Resolved]
 
 
-async def load_batch(connection: Any, submissions: Sequence[Submission]) -> Batch:
-    """Lock the workspaces and their owners, and load all that the batch needs.
+async def load_batch(connection: Any, submissions: Sequence[Submission], guard: Guard) -> Batch:
+    """Lock the workspaces and their owners, and load all that the batch needs, and `guard` measures.
 
     Must run in a transaction, which holds the locks. Runs a fixed number of statements.
     """
@@ -58,6 +61,7 @@ async def load_batch(connection: Any, submissions: Sequence[Submission]) -> Batc
         workspaces=workspaces,
         owners=owners,
         last=await _find_answers(connection, submissions, workspaces),
+        guard=guard,
     )
     await _load_roles(connection, state, requests)
     commits = gather.fresh(state, requests)
@@ -66,6 +70,7 @@ async def load_batch(connection: Any, submissions: Sequence[Submission]) -> Batc
     await _load_nodes(connection, state, bodies)
     await _load_manifests(connection, state, bodies)
     await _load_chunks(connection, state, commits)
+    await _load_guard(connection, state, requests, bodies)
     return Batch(state, requests)
 
 
@@ -168,10 +173,12 @@ async def _load_nodes(connection: Any, state: State, bodies: Sequence[CommitRequ
     if not keys.seeds:
         return
     arrays = (*columns(keys.seeds, 2), *columns(keys.tops, 2), *columns(keys.names, 3))
-    for row in await connection.fetch(_Q["find_nodes"], *arrays):
-        workspace_id, node_id, parent_id, name, kind, *rest = row
+    for row in await connection.fetch(_Q["find_nodes"], *arrays, state.now - state.guard.window):
+        young, workspace_id, node_id, parent_id, name, kind, *rest = row
         node = Node(node_id, parent_id, name, Kind(kind), *rest)
         state.nodes.setdefault(workspace_id, {})[node_id] = node
+        if young:
+            state.young.setdefault(workspace_id, set()).add(node_id)
 
 
 async def _load_manifests(connection: Any, state: State, bodies: Sequence[CommitRequest]) -> None:
@@ -184,3 +191,26 @@ async def _load_chunks(connection: Any, state: State, commits: Iterable[tuple[UU
     keys = gather.chunk_keys(commits)
     for user_id, chunk, raw_bytes in await fetch(connection, "find_usable_chunks", keys):
         state.usable.setdefault(user_id, {})[chunk] = raw_bytes
+
+
+async def _load_guard(
+    connection: Any, state: State, requests: Sequence[Resolved], bodies: Sequence[CommitRequest]
+) -> None:
+    to_follow = gather.watched(state, requests)
+    if not to_follow:
+        return
+    since = state.now - state.guard.window
+    keys = gather.touchable_keys(state, bodies)
+    arrays = (*columns(to_follow, 2), *columns(keys, 2))
+    for row in await connection.fetch(_Q["find_guard"], *arrays, since):
+        key = (row["workspace_id"], row["device_id"])
+        state.touched[key], state.counted[key] = row["touched"], set(row["counted"])
+        if row["hold_id"] is not None:
+            verdict = Verdict(row["verdict"])
+            state.holds[key] = Hold(
+                hold_id=row["hold_id"], verdict=verdict, digest=row["digest"], allowed=row["allowed"]
+            )
+    wanted = [(*key, enough) for key, enough in gather.enough(state, to_follow, keys).items()]
+    if wanted:
+        for row in await connection.fetch(_Q["count_standing"], *columns(wanted, 3), since):
+            state.standing[row["workspace_id"], row["device_id"]] = row["standing"]

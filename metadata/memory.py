@@ -4,13 +4,16 @@ One suite of cases holds it and the real store to the same outcomes. It loads ev
 cannot show what the real one forgets to load; that suite can.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
+from msgspec import Struct
 from msgspec.structs import replace
 
-from broker.errors import Corrupt
+from broker.errors import Corrupt, NotFound
 from broker.messages import CommitRequest, decode_request
 from broker.model import Role, first_chain
 from metadata.state import (
@@ -19,7 +22,10 @@ from metadata.state import (
     Dead,
     Decide,
     Decisions,
+    Guard,
+    Hold,
     LastRequest,
+    NewHold,
     NewVersion,
     Node,
     Owner,
@@ -27,10 +33,21 @@ from metadata.state import (
     Resolved,
     State,
     Submission,
+    Verdict,
+    Watched,
     Workspace,
 )
 
 _BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+class Held(Struct, kw_only=True):
+    """A held commit, and what was decided of it."""
+
+    new: NewHold
+    verdict: Verdict = Verdict.HELD
+    allowed: int = 0
+    expires_at: datetime | None = None
 
 
 class MemoryStore:
@@ -50,6 +67,10 @@ class MemoryStore:
         self.proofs: set[tuple[UUID, bytes]] = set()
         self.staged: dict[tuple[UUID, bytes], bytes] = {}
         self.last: dict[RequestKey, LastRequest] = {}
+        self.guard = Guard()
+        self.made: dict[tuple[UUID, UUID], datetime] = {}
+        self.touches: dict[tuple[UUID, UUID, UUID], datetime] = {}
+        self.holds: dict[Watched, Held] = {}
         self._now = _BEGINNING
 
     async def add_user(self, user_id: UUID, quota_bytes: int | None = None) -> None:
@@ -101,6 +122,52 @@ class MemoryStore:
         """A body too large for a message."""
         self.staged[device_id, hash_] = body
 
+    async def pass_time(self, time: timedelta) -> None:
+        """So much later."""
+        self._now += time
+
+    async def list_holds(self, workspace_id: UUID) -> dict[UUID, NewHold]:
+        """What is held, or was decided on and not done yet, by device."""
+        self._expire_holds()
+        return {device_id: held.new for (each, device_id), held in self.holds.items() if each == workspace_id}
+
+    async def accept_hold(self, workspace_id: UUID, hold_id: UUID) -> None:
+        """As `metadata.registry.Registry.accept_hold`."""
+        key, held = self._find_hold(hold_id)
+        if held.verdict is Verdict.UNDONE:
+            raise NotFound("it is to be taken back already")
+        if held.verdict is Verdict.HELD:
+            held.verdict, held.expires_at = Verdict.ACCEPTED, self._now + timedelta(days=1)
+            held.allowed = held.new.deleted + held.new.rewritten + held.new.to_follow
+            self.touches = {touch: at for touch, at in self.touches.items() if touch[:2] != key}
+
+    async def undo_hold(self, workspace_id: UUID, hold_id: UUID) -> None:
+        """As `metadata.registry.Registry.undo_hold`."""
+        _, held = self._find_hold(hold_id)
+        held.verdict, held.allowed, held.expires_at = Verdict.UNDONE, 0, None
+
+    async def release_hold(self, hold_id: UUID, device_id: UUID) -> None:
+        """As `metadata.registry.Registry.release_hold`."""
+        self.holds = {
+            key: held
+            for key, held in self.holds.items()
+            if (held.new.hold_id, key[1], held.verdict) != (hold_id, device_id, Verdict.UNDONE)
+        }
+
+    def _find_hold(self, hold_id: UUID) -> tuple[Watched, Held]:
+        self._expire_holds()
+        for key, held in self.holds.items():
+            if held.new.hold_id == hold_id:
+                return key, held
+        raise NotFound("nothing of that kind is held any more: look again")
+
+    def _expire_holds(self) -> None:
+        self.holds = {
+            key: held
+            for key, held in self.holds.items()
+            if held.expires_at is None or held.expires_at > self._now
+        }
+
     async def list_nodes(self, workspace_id: UUID) -> dict[UUID, Node]:
         """All rows, tombstones among them."""
         return dict(self.nodes[workspace_id])
@@ -146,12 +213,16 @@ class MemoryStore:
         return Resolved(submission=submission, body=body)
 
     def _state(self) -> State:
+        self._expire_holds()
+        since = self._now - self.guard.window
         members = [workspace_id for workspace_id, _ in self.members]
         readable = {(user_id, w) for w, user_id in self.members}
         may_use = self.proofs | {
             (user_id, hash_) for w, hash_ in self.workspace_chunks for user_id, r in readable if r == w
         }
         usable: dict[UUID, dict[bytes, int]] = {}
+        for (_, device_id), held in self.holds.items():
+            may_use |= {(self.authors[device_id].user_id, hash_) for hash_ in held.new.chunks}
         for user_id, hash_ in may_use:
             if hash_ in self.chunks:
                 usable.setdefault(user_id, {})[hash_] = self.chunks[hash_]
@@ -170,7 +241,40 @@ class MemoryStore:
             nodes={workspace_id: dict(nodes) for workspace_id, nodes in self.nodes.items()},
             manifests={key: version.manifest for key, version in self.versions.items()},
             usable=usable,
+            guard=self.guard,
+            holds={
+                key: Hold(
+                    hold_id=held.new.hold_id,
+                    verdict=held.verdict,
+                    digest=held.new.digest,
+                    allowed=held.allowed,
+                )
+                for key, held in self.holds.items()
+            },
+            **self._measure(since),
         )
+
+    def _measure(self, since: datetime) -> dict[str, Any]:
+        """What the guard measures: all of it, for everybody who has touched anything, or may."""
+        old = {key for key, at in self.made.items() if at <= since}
+        counted: dict[Watched, set[UUID]] = {}
+        for (workspace_id, device_id, node_id), at in self.touches.items():
+            if at > since:
+                counted.setdefault((workspace_id, device_id), set()).add(node_id)
+        living = Counter(w for w, node_id in old if not self.nodes[w][node_id].deleted)
+        keys = [(workspace_id, device_id) for workspace_id in self.workspaces for device_id in self.authors]
+        young: dict[UUID, set[UUID]] = {}
+        for workspace_id, node_id in self.made.keys() - old:
+            young.setdefault(workspace_id, set()).add(node_id)
+        return {
+            "touched": {key: len(nodes) for key, nodes in counted.items()},
+            "counted": counted,
+            "standing": {
+                key: living[key[0]] + sum(self.nodes[key[0]][n].deleted for n in counted.get(key, ()))
+                for key in keys
+            },
+            "young": young,
+        }
 
     def _apply(self, decisions: Decisions) -> None:
         for workspace_id, head in decisions.heads.items():
@@ -180,6 +284,7 @@ class MemoryStore:
             self.journal[workspace_id].append((entry, chain))
         for (workspace_id, node_id), node in decisions.nodes.items():
             self.nodes[workspace_id][node_id] = node
+            self.made.setdefault((workspace_id, node_id), self._now)
         for new in decisions.versions:
             self.versions[new.workspace_id, new.node_id, new.version] = new
         self.workspace_chunks |= decisions.chunks
@@ -187,3 +292,10 @@ class MemoryStore:
             owner = self.owners[user_id]
             self.owners[user_id] = replace(owner, used_bytes=owner.used_bytes + added)
         self.last.update(decisions.last)
+        self.touches.update(dict.fromkeys(decisions.touches, self._now))
+        self.holds.update({key: Held(new=new) for key, new in decisions.holds.items()})
+        for key, left in decisions.allowances.items():
+            if left:
+                self.holds[key].allowed = left
+            else:
+                del self.holds[key]

@@ -15,6 +15,7 @@ from broker.errors import Forbidden, NotFound, Refused
 from broker.model import Cursor, Role, first_chain
 from metadata import sql
 from metadata.database import translate
+from metadata.state import Verdict
 
 MAX_STAGED_BYTES_PER_DEVICE: Final = 256 * 1024**2
 
@@ -87,6 +88,25 @@ class Workspace:
     role: Role
     owner: str
     head: Cursor
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldCommit:
+    """A commit that the guard holds, as the user whose device made it sees it. See `holds` in schema.sql."""
+
+    hold_id: UUID
+    workspace_id: UUID
+    device_id: UUID
+    device_name: str
+    queue_name: str
+    verdict: Verdict
+    deleted: int
+    rewritten: int
+    to_follow: int
+    recent: int
+    deleted_paths: Sequence[str]
+    rewritten_paths: Sequence[str]
+    held_at: datetime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,6 +240,47 @@ class Registry:
             rows = await self._pool.fetch(_Q["member_devices"], workspace_id)
         return {_uuid(row["device_id"]): row["queue_name"] for row in rows}
 
+    # --- held commits
+
+    async def list_holds(self, workspace_id: UUID, user_id: UUID) -> list[HeldCommit]:
+        """What the guard holds of a user's devices in a workspace, the oldest first."""
+        with translate():
+            rows = await self._pool.fetch(_Q["list_holds"], workspace_id, user_id)
+        return [_held(row) for row in rows]
+
+    async def accept_hold(self, workspace_id: UUID, hold_id: UUID, user_id: UUID) -> HeldCommit:
+        """Let the device do as much as was held. Done again, it changes nothing.
+
+        Raises:
+            NotFound: There is no such hold of this user's, or the device has asked for something else since, or it is to
+                be taken back already.
+        """
+        return await self._decide_hold("accept_hold", Verdict.ACCEPTED, workspace_id, hold_id, user_id)
+
+    async def undo_hold(self, workspace_id: UUID, hold_id: UUID, user_id: UUID) -> HeldCommit:
+        """Have the device take back what was held. Done again, it changes nothing. Raises as `accept_hold` does."""
+        return await self._decide_hold("undo_hold", Verdict.UNDONE, workspace_id, hold_id, user_id)
+
+    async def release_hold(self, hold_id: UUID, device_id: UUID) -> None:
+        """The device has taken back what was held: its commits are taken again. Done again, it changes nothing."""
+        with translate():
+            await self._pool.execute(_Q["release_hold"], hold_id, device_id)
+
+    async def _decide_hold(
+        self, query: str, verdict: Verdict, workspace_id: UUID, hold_id: UUID, user_id: UUID
+    ) -> HeldCommit:
+        with translate():
+            async with self._pool.acquire() as connection, connection.transaction():
+                await connection.execute(_Q["lock_workspace"], workspace_id)
+                rows = await connection.fetch(_Q["list_holds"], workspace_id, user_id)
+                if hold_id in [row["hold_id"] for row in rows]:
+                    await connection.execute(_Q[query], hold_id)
+                    rows = await connection.fetch(_Q["list_holds"], workspace_id, user_id)
+        for held in map(_held, rows):
+            if held.hold_id == hold_id and held.verdict is verdict:
+                return held
+        raise NotFound("nothing of that kind is held any more: look again")
+
     # --- staged bodies
 
     async def stage_body(self, device_id: UUID, digest: bytes, body: bytes) -> None:
@@ -243,6 +304,8 @@ class Registry:
         with translate():
             bodies = await self._pool.execute(_Q["sweep_staged_bodies"])
             proofs = await self._pool.execute(_Q["sweep_chunk_proofs"])
+            await self._pool.execute(_Q["sweep_touches"])
+            await self._pool.execute(_Q["sweep_holds"])
         return _count(bodies), _count(proofs)
 
     # --- desired broker state
@@ -297,6 +360,10 @@ def _workspace(row: Any) -> Workspace:
         owner=row["owner"],
         head=Cursor(epoch=row["epoch"], seq=row["head_seq"], chain=row["head_chain"]),
     )
+
+
+def _held(row: Any) -> HeldCommit:
+    return HeldCommit(**{**_fields(row), "verdict": Verdict(row["verdict"])})
 
 
 def _desired(row: Any) -> DesiredDevice:

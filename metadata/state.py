@@ -5,7 +5,9 @@ transaction under the workspaces' locks. Nothing here waits or opens anything.
 """
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
 from uuid import UUID
 
 from msgspec import Struct, field
@@ -15,6 +17,12 @@ from broker.model import Cursor, Kind, Role
 
 RequestKey = tuple[UUID, UUID, UUID]
 """Workspace, device, incarnation: whose numbers grow."""
+
+
+Watched = tuple[UUID, UUID]
+"""Workspace, device: what the guard measures, and holds."""
+
+MAX_GUARD_WINDOW: Final = timedelta(hours=24)
 
 
 class Submission(Struct, frozen=True, kw_only=True):
@@ -27,6 +35,55 @@ class Submission(Struct, frozen=True, kw_only=True):
     def key(self) -> RequestKey:
         """Under which its number and outcome are kept."""
         return (self.request.workspace_id, self.device_id, self.request.incarnation)
+
+
+class Guard(Struct, frozen=True, kw_only=True):
+    """How much a device may delete, or give other content, before a person is asked.
+
+    Its commit is held when, within the window and together with what is to come, it touches more than `min_nodes` nodes
+    and more than `share_percent` of those that stood when the window began. 100: nothing is ever held.
+    """
+
+    min_nodes: int = 50
+    share_percent: int = 50
+    window: timedelta = timedelta(hours=1)
+
+
+class Verdict(StrEnum):
+    """What a person has said of a held commit."""
+
+    HELD = "held"  # nothing yet
+    ACCEPTED = "accepted"
+    UNDONE = "undone"  # the device has yet to take it back
+
+
+class Hold(Struct, frozen=True, kw_only=True):
+    """What the guard holds of a device in a workspace, as a later commit is decided on it.
+
+    Attributes:
+        digest: Of the held request, whatever its number and cursor.
+        allowed: When it was accepted: how many nodes the device may still touch uncounted.
+    """
+
+    hold_id: UUID
+    verdict: Verdict
+    digest: bytes
+    allowed: int = 0
+
+
+class NewHold(Struct, frozen=True, kw_only=True):
+    """A row of `holds` to be, with the chunks that it pins. See schema.sql for each field."""
+
+    hold_id: UUID
+    digest: bytes
+    request: bytes
+    deleted: int
+    rewritten: int
+    to_follow: int
+    recent: int
+    deleted_paths: tuple[str, ...]
+    rewritten_paths: tuple[str, ...]
+    chunks: frozenset[bytes]
 
 
 class Author(Struct, frozen=True, kw_only=True):
@@ -149,9 +206,17 @@ class State(Struct, frozen=True, kw_only=True):
             names they claim, and all that is live below what they delete (and, then, below what they move).
         manifests: (workspace, node, version) of bases and copies: an encoded FullContent.
         usable: By user, then chunk hash: raw size in bytes, of those that the user may use now.
+        guard: The guard's measure.
+        holds: What is held of the authors; absent when nothing is, or what was accepted has expired.
+        touched: How many old nodes each author has touched within the window.
+        counted: Which of those that the batch may touch are among them.
+        standing: How many old nodes stood when the window began, or at least enough to decide; absent where the batch
+            cannot touch more than `Guard.min_nodes`.
+        young: By workspace: nodes that were made within the window.
     """
 
     now: datetime
+    guard: Guard = Guard()
     authors: dict[UUID, Author] = field(default_factory=dict)
     workspaces: dict[UUID, Workspace] = field(default_factory=dict)
     roles: dict[tuple[UUID, UUID], Role] = field(default_factory=dict)
@@ -161,6 +226,11 @@ class State(Struct, frozen=True, kw_only=True):
     nodes: dict[UUID, dict[UUID, Node]] = field(default_factory=dict)
     manifests: dict[tuple[UUID, UUID, int], bytes] = field(default_factory=dict)
     usable: dict[UUID, dict[bytes, int]] = field(default_factory=dict)
+    holds: dict[Watched, Hold] = field(default_factory=dict)
+    touched: dict[Watched, int] = field(default_factory=dict)
+    counted: dict[Watched, set[UUID]] = field(default_factory=dict)
+    standing: dict[Watched, int] = field(default_factory=dict)
+    young: dict[UUID, set[UUID]] = field(default_factory=dict)
 
 
 class Resolved(Struct, frozen=True, kw_only=True):
@@ -183,6 +253,9 @@ class Decisions(Struct, kw_only=True):
         chunks: (workspace, hash): what the workspaces may use from now on.
         used_bytes: By owner: what is added to (or taken from) what they use.
         last: The numbers that are answered now.
+        touches: (workspace, device, node): old nodes that were deleted or given other content.
+        holds: What is held from now on, in the place of what was.
+        allowances: What is left of what was accepted; 0: the hold is done with.
     """
 
     outcomes: list[Outcome] = field(default_factory=list)
@@ -193,6 +266,9 @@ class Decisions(Struct, kw_only=True):
     chunks: set[tuple[UUID, bytes]] = field(default_factory=set)
     used_bytes: dict[UUID, int] = field(default_factory=dict)
     last: dict[RequestKey, LastRequest] = field(default_factory=dict)
+    touches: set[tuple[UUID, UUID, UUID]] = field(default_factory=set)
+    holds: dict[Watched, NewHold] = field(default_factory=dict)
+    allowances: dict[Watched, int] = field(default_factory=dict)
 
 
 Decide = Callable[[State, Sequence[Resolved]], Decisions]

@@ -8,7 +8,17 @@ from broker.messages import StagedCommitRequest
 from metadata.database import translate
 from metadata.load import columns, load_batch
 from metadata.sql import load
-from metadata.state import BatchResult, Dead, Decide, Decisions, LastRequest, RequestKey, State, Submission
+from metadata.state import (
+    BatchResult,
+    Dead,
+    Decide,
+    Decisions,
+    Guard,
+    LastRequest,
+    RequestKey,
+    State,
+    Submission,
+)
 
 COMMIT_SETTINGS: Final[Mapping[str, str]] = {
     # All statements look up keys, however many. The planner, which plans for tables as they were when it looked
@@ -19,10 +29,12 @@ COMMIT_SETTINGS: Final[Mapping[str, str]] = {
 }
 """For the pool of a program that commits: see `metadata.database.connect`."""
 
-MAX_STATEMENTS: Final = 19
+MAX_STATEMENTS: Final = 26
 """What a batch costs at most, its BEGIN and COMMIT aside, however many requests it has. Empty writes are left out."""
 
 ACQUIRE_TIMEOUT_S: Final = 30.0
+
+GUARD: Final = Guard()
 
 _Q: Final = load("queries.sql")
 
@@ -30,10 +42,11 @@ _Q: Final = load("queries.sql")
 class Store:
     """Applies batches to the journal. Any number of stores, in any number of processes, may do so at once."""
 
-    def __init__(self, pool: Any, name: str) -> None:
-        """Write through `pool`, and record `name` as who answered."""
+    def __init__(self, pool: Any, name: str, guard: Guard = GUARD) -> None:
+        """Write through `pool`, record `name` as who answered, and measure mass changes by `guard`."""
         self._pool = pool
         self._name = name
+        self._guard = guard
 
     async def commit_batch(self, submissions: Sequence[Submission], decide: Decide) -> BatchResult:
         """Decide requests, in order, and apply what is accepted: all in one transaction.
@@ -52,7 +65,7 @@ class Store:
         """
         with translate():
             async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection, connection.transaction():
-                batch = await load_batch(connection, submissions)
+                batch = await load_batch(connection, submissions, self._guard)
                 decisions = await asyncio.to_thread(decide, batch.state, batch.requests)
                 await self._write(connection, batch.state, decisions)
                 await _drop_staged_bodies(connection, submissions, decisions)
@@ -65,6 +78,7 @@ class Store:
         await _execute(connection, "grant_chunks", sorted(decisions.chunks))
         used = [(user_id, added) for user_id, added in decisions.used_bytes.items() if added]
         await _execute(connection, "add_used_bytes", used)
+        await _write_guard(connection, decisions)
         answers = [_answer_row(key, last) for key, last in decisions.last.items()]
         await _execute(connection, "write_answers", answers, self._name)
 
@@ -129,6 +143,30 @@ async def _write_versions(connection: Any, state: State, decisions: Decisions) -
         for new in decisions.versions
     ]
     await _execute(connection, "write_versions", rows, state.now)
+
+
+async def _write_guard(connection: Any, decisions: Decisions) -> None:
+    await _execute(connection, "write_touches", sorted(decisions.touches))
+    rows = [
+        (
+            *key,
+            hold.hold_id,
+            hold.digest,
+            hold.request,
+            hold.deleted,
+            hold.rewritten,
+            hold.to_follow,
+            hold.recent,
+            "//".join(hold.deleted_paths),
+            "//".join(hold.rewritten_paths),
+        )
+        for key, hold in decisions.holds.items()
+    ]
+    await _execute(connection, "write_holds", rows)
+    await _execute(connection, "drop_hold_chunks", list(decisions.holds))
+    chunks = [(*key, chunk) for key, hold in decisions.holds.items() for chunk in hold.chunks]
+    await _execute(connection, "write_hold_chunks", chunks)
+    await _execute(connection, "use_allowances", [(*key, left) for key, left in decisions.allowances.items()])
 
 
 def _answer_row(key: RequestKey, last: LastRequest) -> tuple[Any, ...]:

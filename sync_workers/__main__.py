@@ -52,7 +52,7 @@ async def work(settings: Settings, stop: asyncio.Event) -> None:
             worker = Worker(
                 consumer=Consumer(settings.broker, REQUESTS, prefetch=settings.prefetch),
                 publisher=publisher,
-                store=Store(pool, settings.name),
+                store=Store(pool, settings.name, settings.guard),
                 metrics=metrics,
                 prefetch=settings.prefetch,
                 relay_user=settings.relay_user,

@@ -14,6 +14,7 @@ from metadata.state import (
     Author,
     Dead,
     Decisions,
+    Hold,
     LastRequest,
     Outcome,
     Refused,
@@ -21,8 +22,11 @@ from metadata.state import (
     Resolved,
     State,
     Submission,
+    Verdict,
+    Watched,
     Workspace,
 )
+from sync_workers import guard
 from sync_workers.admission import Context
 from sync_workers.commit import Changes, plan_commit
 from sync_workers.tree import Tree
@@ -63,6 +67,7 @@ class _Batch:
         self.decisions = Decisions()
         self._trees: dict[UUID, Tree] = {}
         self._chunks: dict[UUID, dict[bytes, int]] = {}
+        self._watches: dict[Watched, guard.Watch] = {}
         heads = {(w.workspace_id, w.seq): w.chain for w in state.workspaces.values()}
         self._chains = {**state.chains, **heads}
 
@@ -124,7 +129,66 @@ class _Batch:
             changes.conflicts.extend(self._check_quota(workspace, changes))
         if changes.conflicts:
             return self._refuse(submission, workspace, *changes.conflicts)
+        watch = self._watch(submission)
+        touched = self._find_touched(workspace, changes)
+        if watch.is_held or guard.is_unusual(self.state.guard, watch, touched, body.to_follow):
+            return self._hold(submission, body, workspace, watch, touched, changes)
+        self._count(submission, watch, touched, body.to_follow)
         return self._accept(submission, author, workspace, head, changes)
+
+    # --- the guard
+
+    def _watch(self, submission: Submission) -> guard.Watch:
+        key = (submission.request.workspace_id, submission.device_id)
+        state = self.state
+        if key not in self._watches:
+            self._watches[key] = guard.Watch(
+                touched=state.touched.get(key, 0),
+                counted=set(state.counted.get(key, ())),
+                standing=state.standing.get(key),
+                hold=state.holds.get(key),
+            )
+        return self._watches[key]
+
+    def _find_touched(self, workspace: Workspace, changes: Changes) -> guard.Touched:
+        workspace_id = workspace.workspace_id
+        stood, young = self.state.nodes.get(workspace_id, {}), self.state.young.get(workspace_id, ())
+        return guard.find_touched(self._trees[workspace_id].nodes, changes.nodes, stood, young)
+
+    def _count(
+        self, submission: Submission, watch: guard.Watch, touched: guard.Touched, to_follow: int
+    ) -> None:
+        key = (submission.request.workspace_id, submission.device_id)
+        was_allowed = watch.allowed
+        self.decisions.touches.update((*key, node_id) for node_id in guard.count(watch, touched, to_follow))
+        if watch.allowed != was_allowed:
+            self.decisions.allowances[key] = watch.allowed
+
+    def _hold(
+        self,
+        submission: Submission,
+        body: CommitRequest,
+        workspace: Workspace,
+        watch: guard.Watch,
+        touched: guard.Touched,
+        changes: Changes,
+    ) -> Refused:
+        """Refuse a commit, and keep it for a person to see, in the place of what was kept of its author before.
+
+        What is to be taken back stays as it was decided on, until its author has done so.
+        """
+        key = (workspace.workspace_id, submission.device_id)
+        held = watch.hold
+        is_same = held is not None and watch.is_held and held.digest == guard.digest_of(body)
+        if not is_same and not (held is not None and held.verdict is Verdict.UNDONE):
+            tree = self._trees[workspace.workspace_id].nodes
+            new = guard.make_hold(body, submission.device_id, watch, touched, tree, changes.chunks)
+            watch.hold = Hold(hold_id=new.hold_id, verdict=Verdict.HELD, digest=new.digest)
+            self.decisions.holds[key] = new
+            self.decisions.allowances.pop(key, None)
+        return self._refuse(submission, workspace, Conflict(code=ConflictCode.HELD))
+
+    # --- what is accepted
 
     def _follows(self, cursor: Cursor, workspace: Workspace, head: Cursor) -> bool:
         if cursor.epoch != head.epoch or cursor.seq > head.seq:

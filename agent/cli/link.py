@@ -1,12 +1,11 @@
 """`hutch link`: make this a device of an account, once it is known whom the password is sent to."""
 
 import platform
-import sys
 
 import click
 
 from agent.cli.context import Context, pass_context
-from agent.cli.talk import emit, json_option, say
+from agent.cli.talk import ask_password, emit, json_option, say
 from agent.errors import AlreadyLinked
 from agent.home import Credential
 from broker.errors import Misconfigured
@@ -55,7 +54,7 @@ def command(
         device_name=_device_name(device_name),
         fingerprint=expected,
         confirm=lambda shown: _confirm(shown, ask=context.interactive and not password_stdin),
-        password=lambda: _password(context, password_stdin),
+        password=lambda: ask_password(context, password_stdin),
     )
     with context.home.lock():
         _check_not_linked(context)
@@ -77,18 +76,6 @@ def _device_name(given: str | None) -> str:
     if not 1 <= len(name) <= 64 or "/" in name or not name.isprintable():
         raise click.BadParameter("1 to 64 printable characters, without a slash", param_hint="--device-name")
     return name
-
-
-def _password(context: Context, from_stdin: bool) -> str:
-    if from_stdin:
-        password = sys.stdin.readline().rstrip("\r\n")
-    elif context.interactive:
-        password = click.prompt("Password", hide_input=True, err=True)
-    else:
-        raise click.UsageError("There is no terminal to ask for the password: use --password-stdin.")
-    if not password:
-        raise click.UsageError("The password is empty.")
-    return password
 
 
 def _confirm(fingerprint: str, *, ask: bool) -> bool:

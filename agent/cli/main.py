@@ -14,7 +14,7 @@ from agent.errors import EXIT_CODES
 
 SECTIONS: Final = (
     ("First steps", ("link", "add", "run")),
-    ("Every day", ("status", "wait", "sync", "pause", "resume", "list", "remove")),
+    ("Every day", ("status", "review", "wait", "sync", "pause", "resume", "list", "remove")),
     ("What is going on", ("plan", "explain", "conflicts")),
     ("This device", ("devices", "unlink", "service")),
 )

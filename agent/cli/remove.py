@@ -21,14 +21,14 @@ def command(context: Context, folder: Path) -> None:
     from agent.marker import remove_marker
 
     context.home.linked()
-    record = _find(context.home, folder)
+    record = find_record(context.home, folder)
     context.run(_take_off(context.home, record))
     if not remove_marker(Path(record.folder)):
         say(f"{printable(record.folder)}/.hutch stays: it holds files that were kept for you")
     emit(context, {"folder": record.folder}, f"{printable(record.folder)} is synced no more; its files stay")
 
 
-def _find(home: Home, folder: Path) -> FolderRecord:
+def find_record(home: Home, folder: Path) -> FolderRecord:
     """By the path as it was kept: the folder itself may be gone by now."""
     path = str(folder.resolve())
     for record in home.folders():

@@ -1,6 +1,7 @@
 """Data to stdout, talk to stderr; nothing that came from elsewhere reaches a terminal raw."""
 
 import json
+import sys
 import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -52,3 +53,16 @@ def size(size_bytes: int) -> str:
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} TB"
+
+
+def ask_password(context: Context, from_stdin: bool) -> str:
+    """The account's password: one line of stdin, or asked for on the terminal."""
+    if from_stdin:
+        password = sys.stdin.readline().rstrip("\r\n")
+    elif context.interactive:
+        password = click.prompt("Password", hide_input=True, err=True)
+    else:
+        raise click.UsageError("There is no terminal to ask for the password: use --password-stdin.")
+    if not password:
+        raise click.UsageError("The password is empty.")
+    return password

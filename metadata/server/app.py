@@ -17,7 +17,7 @@ from broker.management import Management
 from metadata import database
 from metadata.catch_up import CatchUp
 from metadata.registry import Registry
-from metadata.server import bodies, devices, health, linking, reading, workspaces
+from metadata.server import bodies, devices, health, holds, linking, reading, workspaces
 from metadata.server.answers import MAX_REQUEST_SIZE_BYTES, answer_errors, in_time
 from metadata.server.auth import for_device
 from metadata.server.follower import Follower
@@ -55,6 +55,10 @@ def make_app(services: Services) -> web.Application:
             web.get("/v1/workspaces/{id}/snapshot", for_device(reading.stream_snapshot), allow_head=False),
             web.post("/v1/workspaces/{id}/versions", for_device(reading.stream_versions)),
             web.get("/v1/workspaces/{id}/deleted", for_device(reading.stream_deleted)),
+            web.get("/v1/workspaces/{id}/holds", in_time(for_device(holds.list_holds))),
+            web.post("/v1/workspaces/{id}/holds/{hold_id}/accept", in_time(for_device(holds.accept_hold))),
+            web.post("/v1/workspaces/{id}/holds/{hold_id}/undo", in_time(for_device(holds.undo_hold))),
+            web.delete("/v1/workspaces/{id}/holds/{hold_id}", in_time(for_device(holds.release_hold))),
             web.put("/v1/bodies/{sha}", for_device(bodies.stage_body)),
             web.get("/v1/devices", in_time(for_device(devices.list_devices))),
             web.delete("/v1/devices/{id}", in_time(for_device(devices.revoke_device))),

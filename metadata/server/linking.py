@@ -45,7 +45,7 @@ async def link(request: web.Request) -> web.StreamResponse:
     body = await read_json(request, LinkRequest)
     if problem := label_problem(body.device_name):
         raise Refused(f"the device cannot be called so: {problem}", "bad_name")
-    account = await _check_password(services, fold_email(body.email), body.password)
+    account = await check_password(services, fold_email(body.email), body.password)
     secret, amqp_password = make_secret(), make_secret()
     device = NewDevice(
         device_id=uuid4(),
@@ -69,7 +69,12 @@ async def open_session(request: web.Request, caller: Credential) -> web.StreamRe
     return json_answer(session)
 
 
-async def _check_password(services: Services, email: str, password: str) -> Account:
+async def check_password(services: Services, email: str, password: str) -> Account:
+    """The account of a folded address, if this is its password.
+
+    Raises:
+        Refused: With code `wrong_password` (an unknown account looks and takes the same) or `too_many_tries`.
+    """
     now_s = asyncio.get_running_loop().time()
     if not services.tries.begin(email, now_s):
         raise Refused("too many wrong passwords for this account: wait a minute", "too_many_tries")

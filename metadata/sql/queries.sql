@@ -64,7 +64,7 @@ JOIN journal USING (workspace_id, seq);
 -- find_nodes --
 -- All nodes that the operations touch, with their ancestors; who lives under the names that they claim; and what is
 -- live below what they delete. $1, $2: workspace and node of the touched; $3, $4: of the tops; $5, $6, $7: workspace,
--- parent and name of the claims.
+-- parent and name of the claims; $8: when the guard's window began: what was made since is young.
 WITH RECURSIVE up (workspace_id, node_id) AS (
     SELECT * FROM unnest($1::uuid[], $2::uuid[])
     UNION
@@ -88,9 +88,44 @@ found (workspace_id, node_id) AS (
     JOIN nodes AS n USING (workspace_id, parent_id, name)
     WHERE NOT n.deleted
 )
-SELECT workspace_id, node_id, parent_id, name, kind, version, deleted, mode, mtime_ns, size_bytes, content_version,
-    target, mounted_workspace_id
+SELECT made_at > $8::timestamptz AS young, workspace_id, node_id, parent_id, name, kind, version, deleted, mode, mtime_ns,
+    size_bytes, content_version, target, mounted_workspace_id
 FROM found JOIN nodes USING (workspace_id, node_id);
+
+-- find_guard --
+-- What the guard has of each author in each workspace: a hold, if there is one; how many old nodes it has touched
+-- within the window; and which of the batch's nodes are among those. $1, $2: workspace and device of the authors;
+-- $3, $4: workspace and node of what the batch may touch; $5: when the window began.
+SELECT author.workspace_id, author.device_id, h.hold_id, h.verdict, h.digest, h.allowed,
+    (SELECT count(*) FROM touches AS t
+     WHERE t.workspace_id = author.workspace_id AND t.device_id = author.device_id AND t.touched_at > $5::timestamptz)
+        AS touched,
+    ARRAY(SELECT t.node_id
+          FROM unnest($3::uuid[], $4::uuid[]) AS may (workspace_id, node_id)
+          JOIN touches AS t USING (workspace_id, node_id)
+          WHERE may.workspace_id = author.workspace_id AND t.device_id = author.device_id
+              AND t.touched_at > $5::timestamptz) AS counted
+FROM unnest($1::uuid[], $2::uuid[]) AS author (workspace_id, device_id)
+LEFT JOIN holds AS h ON h.workspace_id = author.workspace_id AND h.device_id = author.device_id
+    AND (h.expires_at IS NULL OR h.expires_at > now());
+
+-- count_standing --
+-- How many old nodes a workspace had when the window began, but for what others have deleted since: those that live,
+-- and, should those not be enough to decide, those that the author has deleted. $1, $2: workspace and device of the
+-- authors; $3: how many are enough; $4: when the window began.
+SELECT author.workspace_id, author.device_id, CASE WHEN living.nodes >= author.enough THEN living.nodes ELSE living.nodes + (
+    -- Each touched node by its key: told to join, the planner would read all nodes of the workspace first.
+    SELECT count(*) FROM touches AS t
+    WHERE t.workspace_id = author.workspace_id AND t.device_id = author.device_id AND t.touched_at > $4::timestamptz
+        AND (SELECT n.deleted FROM nodes AS n WHERE n.workspace_id = author.workspace_id AND n.node_id = t.node_id)
+) END AS standing
+FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS author (workspace_id, device_id, enough)
+CROSS JOIN LATERAL (
+    SELECT count(*) AS nodes FROM (
+        SELECT FROM nodes AS n
+        WHERE n.workspace_id = author.workspace_id AND NOT n.deleted AND n.made_at <= $4::timestamptz
+        LIMIT author.enough) AS few
+) AS living;
 
 -- find_manifests --
 -- Content that splices, copies and revivals are written against. $1: workspace ids, $2: node ids, $3: versions.
@@ -99,8 +134,8 @@ FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS wanted (workspace_id, node_
 JOIN versions USING (workspace_id, node_id, version);
 
 -- find_usable_chunks --
--- Of the chunks that commits name, those that their authors may use now: readable in a workspace of theirs, or
--- uploaded by them and not expired. Locked, so that none is collected before the commit refers to it.
+-- Of the chunks that commits name, those that their authors may use now: readable in a workspace of theirs, uploaded
+-- by them and not expired, or named in a commit of theirs that is held. Locked, so that none is collected before the commit refers to it.
 -- The LIMITs keep each look-up on its index, whatever the tables' sizes. $1: user ids, $2: hashes.
 SELECT wanted.user_id, c.hash, c.raw_bytes
 FROM unnest($1::uuid[], $2::bytea[]) AS wanted (user_id, hash)
@@ -111,6 +146,8 @@ WHERE coalesce(
     (SELECT true FROM workspace_members AS m
      JOIN workspace_chunks AS w ON w.workspace_id = m.workspace_id AND w.hash = wanted.hash
      WHERE m.user_id = wanted.user_id LIMIT 1),
+    (SELECT true FROM hold_chunks AS h JOIN devices AS d USING (device_id)
+     WHERE h.hash = wanted.hash AND d.user_id = wanted.user_id LIMIT 1),
     false)
 ORDER BY c.hash
 FOR KEY SHARE OF c;
@@ -158,6 +195,53 @@ UPDATE users AS u
 SET used_bytes = u.used_bytes + more.bytes
 FROM unnest($1::uuid[], $2::bigint[]) AS more (user_id, bytes)
 WHERE u.user_id = more.user_id;
+
+-- write_touches --
+-- Old nodes that were deleted or given other content. $1, $2, $3: workspaces, devices and nodes.
+INSERT INTO touches (workspace_id, device_id, node_id)
+SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[])
+ON CONFLICT (workspace_id, device_id, node_id) DO UPDATE SET touched_at = excluded.touched_at;
+
+-- write_holds --
+-- Held commits, each in the place of what was held of its author before. $1 to $11: columns of `holds`; the paths of
+-- one commit come as one text, joined by two slashes, which no path has.
+INSERT INTO holds (workspace_id, device_id, hold_id, verdict, digest, request, deleted, rewritten, to_follow, recent,
+    deleted_paths, rewritten_paths, held_at)
+SELECT workspace_id, device_id, hold_id, 'held', digest, request, deleted, rewritten, to_follow, recent,
+    string_to_array(deleted_paths, '//'), string_to_array(rewritten_paths, '//'), clock_timestamp()
+FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bytea[], $5::bytea[], $6::bigint[], $7::bigint[], $8::bigint[],
+    $9::bigint[], $10::text[], $11::text[])
+    AS new (workspace_id, device_id, hold_id, digest, request, deleted, rewritten, to_follow, recent, deleted_paths,
+        rewritten_paths)
+ON CONFLICT (workspace_id, device_id) DO UPDATE
+SET hold_id = excluded.hold_id, verdict = excluded.verdict, digest = excluded.digest, request = excluded.request,
+    deleted = excluded.deleted, rewritten = excluded.rewritten, to_follow = excluded.to_follow,
+    recent = excluded.recent, deleted_paths = excluded.deleted_paths, rewritten_paths = excluded.rewritten_paths,
+    held_at = excluded.held_at, allowed = 0, expires_at = NULL;
+
+-- drop_hold_chunks --
+-- What a replaced commit has named is pinned no more. $1, $2: workspaces and devices.
+DELETE FROM hold_chunks AS h
+USING unnest($1::uuid[], $2::uuid[]) AS held (workspace_id, device_id)
+WHERE h.workspace_id = held.workspace_id AND h.device_id = held.device_id;
+
+-- write_hold_chunks --
+-- $1, $2, $3: workspaces, devices and hashes.
+INSERT INTO hold_chunks (workspace_id, device_id, hash)
+SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bytea[]);
+
+-- use_allowances --
+-- What is left of what was accepted; when that is nothing, the hold is done with. $1, $2, $3: workspaces, devices and
+-- what is left.
+WITH used AS (
+    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS used (workspace_id, device_id, allowed)
+), done AS (
+    DELETE FROM holds AS h USING used
+    WHERE h.workspace_id = used.workspace_id AND h.device_id = used.device_id AND used.allowed = 0
+)
+UPDATE holds AS h SET allowed = used.allowed
+FROM used
+WHERE h.workspace_id = used.workspace_id AND h.device_id = used.device_id AND used.allowed > 0;
 
 -- write_answers --
 -- The last number and outcome of each incarnation. $1: workspace ids, $2: device ids, $3: incarnations, $4: numbers,

@@ -35,7 +35,7 @@ SELECT device_id, name, created_at, seen_at
 FROM devices WHERE user_id = $1 AND revoked_at IS NULL ORDER BY created_at, device_id;
 
 -- revoke_device --
--- Cut off for good, and its staged bodies with it. $2 is the user whose it must be; NULL: anyone's.
+-- Cut off for good, and its staged bodies and held commits with it. $2 is the user whose it must be; NULL: anyone's.
 -- The row's lock is the one that stage_body takes: no body slips in behind the revocation.
 WITH revoked AS (
     UPDATE devices SET revoked_at = coalesce(revoked_at, now())
@@ -43,6 +43,8 @@ WITH revoked AS (
     RETURNING device_id
 ), dropped AS (
     DELETE FROM staged_bodies USING revoked WHERE staged_bodies.device_id = revoked.device_id
+), released AS (
+    DELETE FROM holds USING revoked WHERE holds.device_id = revoked.device_id
 )
 SELECT device_id FROM revoked;
 
@@ -101,6 +103,46 @@ DELETE FROM staged_bodies WHERE staged_at < now() - interval '1 day';
 
 -- sweep_chunk_proofs --
 DELETE FROM chunk_proofs WHERE expires_at < now();
+
+-- sweep_touches --
+-- No guard looks back further (`metadata.state.MAX_GUARD_WINDOW`).
+DELETE FROM touches WHERE touched_at < now() - interval '1 day';
+
+-- sweep_holds --
+-- Accepted, and not made use of in time.
+DELETE FROM holds WHERE expires_at < now();
+
+-- list_holds --
+-- What is held of a user's devices in a workspace. $1: workspace, $2: user.
+SELECT h.hold_id, h.workspace_id, h.device_id, d.name AS device_name, d.queue_name, h.verdict, h.deleted, h.rewritten,
+       h.to_follow, h.recent, h.deleted_paths, h.rewritten_paths, h.held_at
+FROM holds h JOIN devices d USING (device_id)
+WHERE h.workspace_id = $1 AND d.user_id = $2 AND d.revoked_at IS NULL
+    AND (h.expires_at IS NULL OR h.expires_at > now())
+ORDER BY h.held_at, h.device_id;
+
+-- lock_workspace --
+-- The lock of the commit: what is decided of a hold under it is not overwritten by a request that is just being held.
+SELECT FROM workspaces WHERE workspace_id = $1 FOR NO KEY UPDATE;
+
+-- accept_hold --
+-- The device may do as much as was held, within a day; what it has done before is forgotten. $1: the hold's id.
+WITH accepted AS (
+    UPDATE holds
+    SET verdict = 'accepted', allowed = deleted + rewritten + to_follow, expires_at = now() + interval '1 day'
+    WHERE hold_id = $1 AND verdict = 'held'
+    RETURNING workspace_id, device_id
+)
+DELETE FROM touches USING accepted
+WHERE touches.workspace_id = accepted.workspace_id AND touches.device_id = accepted.device_id;
+
+-- undo_hold --
+-- The device is to take back what was held. $1: the hold's id.
+UPDATE holds SET verdict = 'undone', allowed = 0, expires_at = NULL WHERE hold_id = $1;
+
+-- release_hold --
+-- The device has taken back what was held. $1: the hold's id, $2: the device.
+DELETE FROM holds WHERE hold_id = $1 AND device_id = $2 AND verdict = 'undone';
 
 -- lock_device_state --
 -- One at a time follows a device's broker state, over all processes: a stale reader must not undo a newer one.

@@ -67,12 +67,14 @@ CREATE TABLE nodes (
     content_version bigint,                     -- files: whose row of `versions` holds the content
     target          text,                       -- symlinks
     mounted_workspace_id uuid REFERENCES workspaces,        -- mounts
+    made_at         timestamptz NOT NULL DEFAULT now(),     -- '-infinity': before anybody wrote it down
     PRIMARY KEY (workspace_id, node_id),
     -- A tripwire, not the check: `decide` says name_taken before this can fire.
     CONSTRAINT nodes_live_name EXCLUDE (workspace_id WITH =, parent_id WITH =, name WITH =)
         WHERE (NOT deleted) DEFERRABLE INITIALLY DEFERRED
 );
 CREATE INDEX nodes_parent ON nodes (workspace_id, parent_id, name);
+CREATE INDEX nodes_living ON nodes (workspace_id, made_at) WHERE NOT deleted;    -- counted by the guard, as far as it takes
 -- Twenty children a directory, said once for all: what ANALYZE finds while a database is young (one directory holds
 -- all) makes plans that read a whole workspace for each directory below a deleted one.
 ALTER TABLE nodes ALTER COLUMN parent_id SET (n_distinct = -0.05);
@@ -158,3 +160,46 @@ CREATE TABLE chunk_proofs (
     PRIMARY KEY (user_id, hash)
 );
 CREATE INDEX chunk_proofs_expiry ON chunk_proofs (expires_at);
+
+-- Which old nodes each device has deleted, or given other content, lately: what the guard measures. Old means made
+-- before the guard's window began. Swept after a day.
+CREATE TABLE touches (
+    workspace_id    uuid NOT NULL REFERENCES workspaces,
+    device_id       uuid NOT NULL REFERENCES devices,
+    node_id         uuid NOT NULL,
+    touched_at      timestamptz NOT NULL DEFAULT now(),     -- the last time
+    PRIMARY KEY (workspace_id, device_id, node_id)
+);
+CREATE INDEX touches_time ON touches (workspace_id, device_id, touched_at);
+
+-- The commit of a device that would have deleted or rewritten an unusual share: no entry of the journal, and nothing
+-- else of that device is taken in that workspace, until a person has decided and the device has done as they said.
+CREATE TABLE holds (
+    workspace_id    uuid NOT NULL REFERENCES workspaces,
+    device_id       uuid NOT NULL REFERENCES devices,
+    hold_id         uuid NOT NULL UNIQUE,       -- another one whenever the device asks for something else
+    verdict         text NOT NULL CHECK (verdict IN ('held', 'accepted', 'undone')),
+    digest          bytea NOT NULL,             -- of the request, whatever its number and cursor: asked again, or changed?
+    request         bytea NOT NULL,             -- an encoded CommitRequest
+    deleted         bigint NOT NULL,            -- nodes that it would delete
+    rewritten       bigint NOT NULL,            -- files and links that it would give other content
+    to_follow       bigint NOT NULL,            -- how many more its author says are to come
+    recent          bigint NOT NULL,            -- how many the device has touched before, within the window
+    deleted_paths   text[] NOT NULL,            -- some of them, the topmost
+    rewritten_paths text[] NOT NULL,            -- some of them
+    held_at         timestamptz NOT NULL,
+    allowed         bigint NOT NULL DEFAULT 0,  -- accepted: how many nodes the device may still touch uncounted
+    expires_at      timestamptz,                -- accepted: until when
+    PRIMARY KEY (workspace_id, device_id),
+    CHECK ((verdict = 'accepted') = (expires_at IS NOT NULL))
+);
+
+-- The chunks that a held commit names: its author may use them, and nothing collects them, while it is held.
+CREATE TABLE hold_chunks (
+    workspace_id    uuid NOT NULL,
+    device_id       uuid NOT NULL,
+    hash            bytea NOT NULL,
+    PRIMARY KEY (workspace_id, device_id, hash),
+    FOREIGN KEY (workspace_id, device_id) REFERENCES holds ON DELETE CASCADE
+);
+CREATE INDEX hold_chunks_hash ON hold_chunks (hash);

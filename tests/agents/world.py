@@ -21,7 +21,7 @@ from agent.folder import Folder
 from agent.home import Credential, FolderRecord
 from agent.index import Index
 from agent.marker import Marker, read_marker, write_marker
-from agent.service import Stream
+from agent.service import HoldInfo, Stream
 from broker.errors import CursorUnknown, Unavailable
 from broker.messages import (
     ChangeNotice,
@@ -364,6 +364,30 @@ class Line:
     async def put_body(self, sha: bytes, body: bytes) -> None:
         self._check()
         await self.world.store.stage(self.device.device_id, sha, body)
+
+    async def holds(self, workspace_id: UUID) -> tuple[HoldInfo, ...]:
+        await asyncio.sleep(0)
+        self._check()
+        store = self.world.store
+        return tuple(
+            HoldInfo(
+                hold_id=new.hold_id,
+                workspace_id=workspace_id,
+                device_id=device_id,
+                device_name="",
+                verdict=store.holds[workspace_id, device_id].verdict,
+                held_at="",
+                deleted=new.deleted,
+                rewritten=new.rewritten,
+                to_follow=new.to_follow,
+                current=device_id == self.device.device_id,
+            )
+            for device_id, new in (await store.list_holds(workspace_id)).items()
+        )
+
+    async def release_hold(self, workspace_id: UUID, hold_id: UUID) -> None:
+        self._check()
+        await self.world.store.release_hold(hold_id, self.device.device_id)
 
     @asynccontextmanager
     async def changes(self, workspace_id: UUID, cursor: Cursor) -> AsyncIterator[Stream[bytes]]:

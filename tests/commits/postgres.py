@@ -1,11 +1,13 @@
 """A world's backing in a real database: rows put there by hand, commits through the real store."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 from broker.model import Kind, Role, first_chain
-from metadata.state import BatchResult, Decide, Node, Submission
+from metadata.registry import Registry
+from metadata.state import BatchResult, Decide, NewHold, Node, Submission
 from metadata.store import Store
 
 _NODE_COLUMNS = (
@@ -117,6 +119,50 @@ class PostgresBacking:
     async def used_bytes(self, user_id: UUID) -> int:
         used: int = await self.pool.fetchval("SELECT used_bytes FROM users WHERE user_id = $1", user_id)
         return used
+
+    async def pass_time(self, time: timedelta) -> None:
+        await self.pool.execute("UPDATE nodes SET made_at = made_at - $1::interval", time)
+        await self.pool.execute("UPDATE touches SET touched_at = touched_at - $1::interval", time)
+        await self.pool.execute("UPDATE holds SET expires_at = expires_at - $1::interval", time)
+
+    async def list_holds(self, workspace_id: UUID) -> dict[UUID, NewHold]:
+        rows = await self.pool.fetch(
+            "SELECT device_id, hold_id, digest, request, deleted, rewritten, to_follow, recent, deleted_paths,"
+            " rewritten_paths, ARRAY(SELECT hash FROM hold_chunks AS c"
+            "   WHERE c.workspace_id = h.workspace_id AND c.device_id = h.device_id) AS chunks"
+            " FROM holds AS h WHERE workspace_id = $1 AND (expires_at IS NULL OR expires_at > now())",
+            workspace_id,
+        )
+        return {
+            row["device_id"]: NewHold(
+                hold_id=row["hold_id"],
+                digest=row["digest"],
+                request=row["request"],
+                deleted=row["deleted"],
+                rewritten=row["rewritten"],
+                to_follow=row["to_follow"],
+                recent=row["recent"],
+                deleted_paths=tuple(row["deleted_paths"]),
+                rewritten_paths=tuple(row["rewritten_paths"]),
+                chunks=frozenset(row["chunks"]),
+            )
+            for row in rows
+        }
+
+    async def accept_hold(self, workspace_id: UUID, hold_id: UUID) -> None:
+        await Registry(self.pool).accept_hold(workspace_id, hold_id, await self._user_of(hold_id))
+
+    async def undo_hold(self, workspace_id: UUID, hold_id: UUID) -> None:
+        await Registry(self.pool).undo_hold(workspace_id, hold_id, await self._user_of(hold_id))
+
+    async def release_hold(self, hold_id: UUID, device_id: UUID) -> None:
+        await Registry(self.pool).release_hold(hold_id, device_id)
+
+    async def _user_of(self, hold_id: UUID) -> UUID:
+        user_id: UUID | None = await self.pool.fetchval(
+            "SELECT user_id FROM holds JOIN devices USING (device_id) WHERE hold_id = $1", hold_id
+        )
+        return user_id or uuid4()
 
     async def commit_batch(self, submissions: Sequence[Submission], decide: Decide) -> BatchResult:
         return await self.store.commit_batch(submissions, decide)

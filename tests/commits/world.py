@@ -7,12 +7,13 @@ here. Chunks are letters, of ten bytes each: small ones were uploaded by alice a
 import hashlib
 import itertools
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Protocol
 from uuid import UUID, uuid4
 
 from broker.messages import CommitRequest, decode_content
 from broker.model import ROOT, Chunk, Cursor, Kind, Operation, Role, first_chain
-from metadata.state import Accepted, BatchResult, Decide, Node, Outcome, Refused, Submission
+from metadata.state import Accepted, BatchResult, Decide, NewHold, Node, Outcome, Refused, Submission
 from sync_workers.decide import decide
 
 CHUNK_SIZE_BYTES = 10
@@ -36,6 +37,11 @@ class Backing(Protocol):
     async def list_journal(self, workspace_id: UUID) -> list[tuple[bytes, bytes]]: ...
     async def manifest(self, workspace_id: UUID, node_id: UUID, version: int) -> bytes: ...
     async def used_bytes(self, user_id: UUID) -> int: ...
+    async def pass_time(self, time: timedelta) -> None: ...
+    async def list_holds(self, workspace_id: UUID) -> dict[UUID, NewHold]: ...
+    async def accept_hold(self, workspace_id: UUID, hold_id: UUID) -> None: ...
+    async def undo_hold(self, workspace_id: UUID, hold_id: UUID) -> None: ...
+    async def release_hold(self, hold_id: UUID, device_id: UUID) -> None: ...
     async def commit_batch(self, submissions: Sequence[Submission], decide: Decide) -> BatchResult: ...
 
 
@@ -92,6 +98,7 @@ class World:
         number: int | None = None,
         cursor: Cursor | None = None,
         incarnation: str | None = None,
+        to_follow: int = 0,
     ) -> Submission:
         """A submission with the next number, and the cursor of the last look."""
         request = CommitRequest(
@@ -100,6 +107,7 @@ class World:
             number=number or next(self._numbers),
             cursor=cursor or self.heads[workspace],
             operations=tuple(operations),
+            to_follow=to_follow,
         )
         return Submission(device_id=self.id(device), request=request)
 

@@ -18,7 +18,7 @@ import structlog
 from msgspec import Struct
 
 from agent.commit import MESSAGE_SIZE_BYTES
-from agent.folder import CONFLICT_MARK
+from agent.names import CONFLICT_MARK
 from agent.plan import Plan, plan
 from agent.trees import Tree, Trees
 from broker.messages import decode_content, decode_entry

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 from aiohttp import web
@@ -27,6 +28,7 @@ class FakeService:
     passwords: list[str] = field(default_factory=list)
     devices: dict[UUID, str] = field(default_factory=dict)
     workspaces: dict[str, UUID] = field(default_factory=dict)
+    holds: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -39,6 +41,9 @@ class FakeService:
         app.router.add_post("/v1/link", self._link)
         app.router.add_post("/v1/workspaces", self._workspace)
         app.router.add_get("/v1/devices", self._devices)
+        app.router.add_get("/v1/workspaces", self._workspaces)
+        app.router.add_get("/v1/workspaces/{id}/holds", self._holds)
+        app.router.add_post("/v1/workspaces/{id}/holds/{hold}/{what}", self._decide)
         app.router.add_delete("/v1/devices/{id}", self._revoke)
         return app
 
@@ -73,18 +78,27 @@ class FakeService:
         if self._asking(request) is None:
             return _refusal(401, "forbidden")
         name = (await request.json())["name"]
-        workspace_id = self.workspaces.setdefault(name, uuid4())
-        return web.json_response(
-            {
-                "workspace_id": str(workspace_id),
-                "name": name,
-                "role": "owner",
-                "owner": EMAIL,
-                "epoch": 1,
-                "seq": 0,
-                "chain": "0" * 64,
-            }
-        )
+        return web.json_response(_describe(name, self.workspaces.setdefault(name, uuid4())))
+
+    async def _workspaces(self, request: web.Request) -> web.Response:
+        return web.json_response({"workspaces": [_describe(*each) for each in self.workspaces.items()]})
+
+    async def _holds(self, request: web.Request) -> web.Response:
+        own = [hold for hold in self.holds if hold["workspace_id"] == request.match_info["id"]]
+        return web.json_response({"holds": own})
+
+    async def _decide(self, request: web.Request) -> web.Response:
+        what, hold_id = request.match_info["what"], request.match_info["hold"]
+        hold = next((hold for hold in self.holds if hold["hold_id"] == hold_id), None)
+        if hold is None:
+            return _refusal(404, "not_found")
+        if what == "accept":
+            password = (await request.json()).get("password")
+            self.passwords.append(password)
+            if hold["current"] and password != PASSWORD:
+                return _refusal(403, "wrong_password")
+        hold["verdict"] = {"accept": "accepted", "undo": "undone"}[what]
+        return web.json_response(hold)
 
     async def _devices(self, request: web.Request) -> web.Response:
         asking = self._asking(request)
@@ -104,6 +118,18 @@ class FakeService:
         device_id, _, secret = request.headers.get("Authorization", "").removeprefix("Bearer ").partition(".")
         known = secret == "s3cret" and UUID(device_id) in self.devices
         return UUID(device_id) if known else None
+
+
+def _describe(name: str, workspace_id: UUID) -> dict[str, Any]:
+    return {
+        "workspace_id": str(workspace_id),
+        "name": name,
+        "role": "owner",
+        "owner": EMAIL,
+        "epoch": 1,
+        "seq": 0,
+        "chain": "0" * 64,
+    }
 
 
 def _refusal(status: int, code: str) -> web.Response:

@@ -10,6 +10,7 @@ from metadata.database import close, connect
 from metadata.migrate import migrate
 from metadata.store import COMMIT_SETTINGS
 from tests.commits.cases import CASES, Case
+from tests.commits.guarding import GUARDING
 from tests.commits.postgres import PostgresBacking
 from tests.commits.rules import RULES, Rule
 from tests.commits.suite import hold
@@ -29,7 +30,7 @@ async def test_a_commit(case: Case, backing: PostgresBacking):
     await hold(case, backing)
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+@pytest.mark.parametrize("rule", [*RULES, *GUARDING], ids=lambda rule: rule.__name__)
 async def test_a_rule(rule: Rule, backing: PostgresBacking):
     await rule(backing)
 

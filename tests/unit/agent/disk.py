@@ -11,7 +11,7 @@ import msgspec
 
 from agent import place
 from agent.filesystem import STAGE, Root
-from agent.index import Print
+from agent.index import Prints
 from agent.marker import Marker, write_marker
 from agent.place import Intent, Outcome, Staged
 from agent.plan import Change, overlay
@@ -32,7 +32,7 @@ class Disk:
         write_marker(self.path, Marker(workspace_id=UUID(int=1), device_id=UUID(int=2)))
         self.root = Root(self.path)
         self.tree = Tree()
-        self.prints: dict[UUID, Print] = {}
+        self.prints = Prints()
         self._ids = itertools.count(1)
 
     def reopen(self) -> None:

@@ -67,7 +67,7 @@ async def test_all_is_there_again(path: Path) -> None:
         batch.synced,
     )
     assert (trees.tombstones, trees.unannounced, trees.dirty) == ({C: 9}, {C}, {A, B, C})
-    assert state.prints == {C: LOOK}
+    assert dict(state.prints) == {C: LOOK}
     assert state.lingering == batch.lingering
     assert state.cursor == Cursor(1, 7, b"c" * 32)
     assert state.request == InFlight(3, b"body", None, {A: None, C: batch.local[C]})
@@ -88,7 +88,7 @@ async def test_none_drops_a_row_and_other_folders_keep_theirs(index: Index) -> N
     await index.write(key, gone)
     state, trees = await index.load(WORKSPACE)
     assert (len(trees.remote), len(trees.local), len(trees.synced)) == (0, 0, 0)
-    assert (trees.tombstones, trees.unannounced, state.prints, state.lingering) == ({}, set(), {}, {})
+    assert (trees.tombstones, trees.unannounced, dict(state.prints), state.lingering) == ({}, set(), {}, {})
     assert (state.request, state.intent) == (None, None)
     assert len((await index.load(OTHER))[1].remote) == 2
     await index.drop_unused_manifests()
@@ -99,7 +99,7 @@ async def test_none_drops_a_row_and_other_folders_keep_theirs(index: Index) -> N
     await index.drop_unused_manifests()
     assert await index.manifests([digest_of("xy")]) == {}
     state, trees = await index.load(OTHER)
-    assert (len(trees.remote), state.cursor, state.prints, state.generation) == (0, None, {}, 0)
+    assert (len(trees.remote), state.cursor, dict(state.prints), state.generation) == (0, None, {}, 0)
     # What was asked once is never asked again under the same number.
     assert (state.number, state.left_folder) == (number, "/home/ada/docs")
 
@@ -112,7 +112,7 @@ async def test_a_batch_is_written_whole_or_not_at_all(path: Path) -> None:
     with pytest.raises(sqlite3.OperationalError):
         await index.write(key, batch)
     state, trees = await index.load(WORKSPACE)
-    assert (len(trees.remote), state.cursor, state.prints) == (0, None, {})
+    assert (len(trees.remote), state.cursor, dict(state.prints)) == (0, None, {})
     await index.write(key, full())  # and the next one goes
     await index.close()
 

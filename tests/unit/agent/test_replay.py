@@ -194,9 +194,9 @@ def test_a_whole_snapshot_is_checked_like_an_entry() -> None:
 # --- changes into operations
 
 
-def asked(*changes: tuple[Node | None, Node | None], **options: bool) -> tuple[Operation, ...]:
+def asked(*changes: tuple[Node | None, Node | None], whole: bool = False) -> tuple[Operation, ...]:
     tree = journal_tree()
-    return operations([Change(*change) for change in changes], tree, {NEW: 2}, MANIFESTS.get, **options)
+    return operations([Change(*change) for change in changes], tree, {NEW: 2}, MANIFESTS.get, whole=whole)
 
 
 def changed(change: Callable[[Node], Node], node_id: UUID) -> tuple[Node, Node]:

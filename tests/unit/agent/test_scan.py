@@ -13,6 +13,7 @@ import pytest
 
 from agent import scan as room
 from agent.filesystem import Root
+from agent.index import Prints
 from agent.scan import RootGone, Sight
 from agent.trees import UNHASHED, replace
 from broker.model import Kind
@@ -351,6 +352,7 @@ def test_a_file_whose_look_fails_is_not_deleted(disk: Disk, monkeypatch) -> None
     (disk.path / "link").symlink_to("x")
     disk.look()
     before = paths(disk)
+    os.utime(disk.path / "link", ns=(1, 1), follow_symlinks=False)
     with monkeypatch.context() as patch:
         patch.setattr(os, "readlink", _failing)
         sight = disk.look()
@@ -371,10 +373,11 @@ def test_one_who_is_not_root_meets_no_deletions_either(disk: Disk) -> None:
         "from pathlib import Path\n"
         "from uuid import uuid4\n"
         "from agent.filesystem import Root\n"
+        "from agent.index import Prints\n"
         "from agent.scan import scan\n"
         "from agent.trees import Tree\n"
         "root = Root(Path(sys.argv[1]))\n"
-        "sight = scan(root, Tree(), {}, {'': True}, uuid4)\n"
+        "sight = scan(root, Tree(), Prints(), {'': True}, uuid4)\n"
         "print(sorted(n.name for n in sight.local.values()), [(p.path, p.code) for p in sight.problems.values()])\n"
     )
     for parent in disk.path.parents:
@@ -563,7 +566,7 @@ def deep(tmp_path: Path) -> Iterator[Disk]:
 
 
 def test_a_thousand_levels_deep(deep: Disk) -> None:
-    sight = room.scan(deep.root, deep.tree, {}, {"": True}, _numbers().__next__)
+    sight = room.scan(deep.root, deep.tree, Prints(), {"": True}, _numbers().__next__)
     assert len(sight.local) == DEEP + 1
     deep.tree.update(sight.local)
     deep.prints.update({node_id: look for node_id, look in sight.prints.items() if look is not None})

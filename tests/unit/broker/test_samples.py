@@ -21,6 +21,7 @@ from broker.messages import (
     CommitRequest,
     Conflict,
     DeletedNode,
+    HoldDecided,
     Inbox,
     JournalEntry,
     MembershipChanged,
@@ -192,6 +193,7 @@ SAMPLES: Final[dict[str, tuple[Struct, Callable[[bytes], Struct]]]] = {
         decode_inbox,
     ),
     "MembershipChanged": (MembershipChanged(), decode_inbox),
+    "HoldDecided": (HoldDecided(workspace_id=WORKSPACE), decode_inbox),
     "StreamHead": (StreamHead(head=AFTER, count=1), decode_stream_head),
     "SnapshotNode": (
         SnapshotNode(
