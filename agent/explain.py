@@ -21,6 +21,7 @@ DOWN: Final = "down"
 WAITS: Final = "waits"
 
 _RESERVED: Final = ".hutch"
+_HELD: Final = "held"
 _ROUNDS: Final = 50
 """How often who is who is settled before it is told of as it stands. Each round settles all that it can."""
 
@@ -72,6 +73,11 @@ class View(Struct, frozen=True, kw_only=True):
     def behind(self) -> int:
         """How many commits are known to be there that were not received yet."""
         return max(0, self.head - (self.cursor or 0))
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the service holds what this device sends, until a person has decided."""
+        return any(reason.code == _HELD for _, reason in _of_the_whole(self))
 
 
 class Item(Struct, frozen=True, kw_only=True):
@@ -251,6 +257,8 @@ class _Outlook:
         why = self._why_up(change)
         if self.view.in_flight is not None and node_id in self.view.in_flight:
             why += "; the service has been asked to take it"
+        elif self.view.is_held:
+            why += "; held, and waits for `hutch review`"
         return _item(change, UP, path, why, trees.remote.path(node_id))
 
     def _why_up(self, change: Change) -> str:
@@ -657,7 +665,7 @@ class _Explaining:
             where = "A newer version is on its way here" if is_local else "It is to come here"
             return "to_fetch", f"{where}: {down.why}{also}."
         if up is not None:
-            return "to_send", f"It is to be sent: {up.why}."
+            return "held" if view.is_held else "to_send", f"It is to be sent: {up.why}."
         if waits is not None:
             kept = node_id in view.trees.unannounced
             return ("kept" if kept else "waits"), _sentence(waits.why)
