@@ -42,6 +42,7 @@ TIMEOUT_S = 3_600.0
 CHANGES = 100
 _A_DIRECTORY = 10
 _STARTS = 5
+_TIMES = 3
 
 
 # --- a start, in a process of its own
@@ -70,7 +71,7 @@ async def look_at_all(home: Home, record: FolderRecord) -> int:
             credential,
             index,
             transfer=Transfer(credential.gateway_url, ""),
-            service=Service(credential.metadata_url, ""),
+            service=Service(credential.metadata_url, "", None),
             publisher=Publisher(nobody, user_id="nobody"),
             may_run=may_run,
         )
@@ -90,7 +91,7 @@ def timed(work: Callable[[], int]) -> tuple[float, float, int]:
 
 
 def start_once(path: str) -> None:
-    home = Home(Path(path))
+    home = Home(Path(path), Path(path))
     record = home.folders()[0]
     walk(record.folder)  # so that the kernel knows everything, for both
     walk_s, walk_cpu_s, _ = timed(lambda: walk(record.folder))
@@ -191,8 +192,10 @@ def measure_ended(pair: Pair, count: int) -> float:
 
 
 def measure(pair: Pair, saves: int) -> dict[str, Any]:
-    def median_ms(work: Callable[[], float], times: int) -> float:
-        return 1000 * statistics.median(work() for _ in range(times))
+    def median_ms(name: str, work: Callable[[], float], times: int) -> float:
+        took_ms = [1000 * work() for _ in range(times)]
+        print(f"{name}: {[round(each) for each in took_ms]}", file=sys.stderr, flush=True)
+        return statistics.median(took_ms)
 
     grown = {
         "peak_sending_mb": peak_mb(pid_of(pair.laptop)),
@@ -211,10 +214,10 @@ def measure(pair: Pair, saves: int) -> dict[str, Any]:
         **start,
         "wall_ratio": start["start_s"] / start["walk_s"],
         "cpu_ratio": start["start_cpu_s"] / start["walk_cpu_s"],
-        "save_ms": median_ms(lambda: measure_save(pair), saves),
-        "asleep_100_ms": median_ms(lambda: measure_asleep(pair), 3),
-        "ended_1_ms": median_ms(lambda: measure_ended(pair, 1), 3),
-        "ended_100_ms": median_ms(lambda: measure_ended(pair, CHANGES), 3),
+        "save_ms": median_ms("save", lambda: measure_save(pair), saves),
+        "asleep_100_ms": median_ms("asleep", lambda: measure_asleep(pair), _TIMES),
+        "ended_1_ms": median_ms("ended, 1", lambda: measure_ended(pair, 1), _TIMES),
+        "ended_100_ms": median_ms("ended, 100", lambda: measure_ended(pair, CHANGES), _TIMES),
         "peak_restarted_mb": max(peak_mb(pid_of(device)) for device in pair[1:]),
     }
 
