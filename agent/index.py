@@ -225,7 +225,7 @@ class Prints(MutableMapping[UUID, Print]):
         """Take in the print of a node that has none yet."""
         self._packed[node_id] = _PACKED.pack(dev, ino, ctime_ns, mtime_ns, size, mode, birth_ns)
         owners = self._owners.setdefault(dev, {})
-        if owners.setdefault(ino, node_id) != node_id:
+        if owners.setdefault(ino, node_id) is not node_id:
             self._also.setdefault((dev, ino), []).append(node_id)
 
     def _disown(self, node_id: UUID) -> None:
@@ -248,7 +248,8 @@ class Prints(MutableMapping[UUID, Print]):
     def is_only(self, node_id: UUID, dev: int, ino: int) -> bool:
         """Whether an inode is that of a node, and of no other."""
         owners = self._owners.get(dev)
-        if owners is None or owners.get(ino) != node_id:
+        owner = None if owners is None else owners.get(ino)
+        if owner is not node_id and owner != node_id:
             return False
         return not self._also or (dev, ino) not in self._also
 

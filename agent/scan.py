@@ -214,6 +214,7 @@ class _Look:
         self.complete: dict[str, _Object | None] = {}  # directories whose listing is whole
         self.kept: set[UUID] = set()  # nodes that are there, but cannot be looked at
         self.taken: set[UUID] = set()
+        self.whole: set[UUID | None] = set()  # directories of which all that was known is there
         self.listed: dict[tuple[int, int], str] = {}
         self.steady = True
 
@@ -284,6 +285,8 @@ class _Look:
             return []
         self.complete[path] = parent
         self.taken.update(same)
+        if known and len(same) == len(known):
+            self.whole.add(ROOT if parent is None else parent.node_id)
         self.objects.extend(found)
         directories.extend(item for item in found if item.kind is Kind.DIRECTORY)
         return directories
@@ -307,7 +310,7 @@ class _Look:
 
         Nearly everything is like that, nearly always. Where it is a directory, it is added to `directories`.
         """
-        if node_id in self.sieve.ignored or node_id in self.taken:
+        if self.sieve.ignored and node_id in self.sieve.ignored:
             return False
         try:
             status = entry.stat(follow_symlinks=False)
@@ -690,7 +693,10 @@ class _Look:
         gone: set[UUID] = set()
         parents = {ROOT if parent is None else parent.node_id for parent in self.complete.values()}
         known = [
-            node for parent_id in parents if parent_id is not None for node in self.local.children(parent_id)
+            node
+            for parent_id in parents - self.whole
+            if parent_id is not None
+            for node in self.local.children(parent_id)
         ]
         # Whose name was given to another one while it could not be moved itself: no listing shows it there any more.
         known += [

@@ -172,7 +172,7 @@ class Tree:
 
     def update(self, changes: Mapping[UUID, Node | None]) -> None:
         """Set (or, with None, drop) many nodes at once. Names may be swapped and rotated among them."""
-        for node_id in changes:
+        for node_id in changes if self.nodes else ():
             old = self.nodes.pop(node_id, None)
             if old is not None:
                 self.shadowed.discard(node_id)
@@ -191,7 +191,7 @@ class Tree:
                 if (other := names.get(node.name)) is not None:
                     self.shadowed.add(other)
                 names[node.name] = node_id
-                if node_id in self.aliases:
+                if self.aliases and node_id in self.aliases:
                     # Until it is renamed it may bear the alias of one that stands there: that one keeps it.
                     self._by_alias.setdefault((node.parent_id, self.aliases[node_id]), node_id)
             else:

@@ -1,8 +1,11 @@
 """Rules of what to ignore: what they name is nobody else's, and no change of them deletes anything anywhere."""
 
 import shutil
+from contextlib import AbstractContextManager
 from pathlib import Path
 
+from agent.filesystem import Root
+from agent.ignore import Rules
 from tests.agents.test_convergence import two
 from tests.agents.world import Device, World
 from tests.filesystems.people import errors, until
@@ -191,4 +194,42 @@ async def test_rules_that_are_no_file_ignore_nothing_and_hold_nothing_up(tmp_pat
     await world.settle()
     assert names(desktop) == ["a.txt", "b.txt"]
     assert errors(laptop) == {}
+    await end(laptop, desktop)
+
+
+async def test_a_start_with_nothing_changed_asks_no_rule_and_reads_no_file(
+    tmp_path: Path, monkeypatch
+) -> None:
+    world, laptop, desktop = await two(tmp_path)
+    for path in ("a.txt", "b/c.txt", "b/d/e.txt"):
+        laptop.write(path, path)
+    await world.settle()
+    await laptop.stop()
+    asked: list[str] = []
+    ignores, opened = Rules.ignores, Root.open
+
+    def ask(self: Rules, path: str, *, is_directory: bool) -> bool:
+        asked.append(path)
+        return ignores(self, path, is_directory=is_directory)
+
+    def read(self: Root, path: str) -> AbstractContextManager[int]:
+        asked.append(path)
+        return opened(self, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Rules, "ignores", ask)
+        patch.setattr(Root, "open", read)
+        await laptop.start()
+        await world.settle()
+        assert asked == []
+        laptop.write("b/new.txt", "new")
+        await world.settle(laptop)
+        assert set(asked) == {"b/new.txt"}
+    await laptop.stop()
+    laptop.write(".hutchignore", "*.tmp\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(Rules, "ignores", ask)
+        await laptop.start()
+        await world.settle()
+        assert set(asked) >= {"a.txt", "b", "b/c.txt", "b/d/e.txt"}, "other rules may name what is known"
     await end(laptop, desktop)

@@ -1,6 +1,7 @@
 """What a large tree costs: at the start, in memory, for one saved file, and for a device that was away.
 
     python -m tests.bench.size [--files 200000] [--saves 20]
+    python -m tests.bench.size --alone [--files 200000]
 
 Starts a private service and two devices, and grows one tree in three steps: nothing, a tenth of the files, all of them
 (small ones, ten to a directory). At each step it prints
@@ -11,11 +12,14 @@ Starts a private service and two devices, and grows one tree in three steps: not
   `os.walk` that asks `lstat` of everything, in the same process, and the ratio of the two, of wall time and of CPU time;
 - the highest resident memory (the kernel's VmHWM) of the agents since the tree grew, and of those started since.
 
+With `--alone` there is no service: one device's database is made up, with everything agreed on, and only its starts are measured.
+
 The goals for 200,000 files: a ratio close to 1, an agent below 300 MB, all else as with no files.
 """
 
 import argparse
 import asyncio
+import hashlib
 import json
 import os
 import random
@@ -23,17 +27,24 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
-from agent.folder import Folder
-from agent.home import FolderRecord, Home
-from agent.index import Index
+from agent.engine import mark_folder
+from agent.filesystem import Root
+from agent.folder import Folder, new_node_id
+from agent.home import Credential, FolderRecord, Home
+from agent.index import Batch, Index, Prints, cursor_columns
+from agent.scan import scan
 from agent.service import Service
 from agent.transfer import Transfer
+from agent.trees import Tree, replace
 from broker.connection import BrokerAddress, Publisher
+from broker.model import Chunk, Cursor, FullContent, Kind, manifest_digest
 from tests.bench.agent_memory import peak_mb, pid_of
 from tests.e2e.device import Device, Pair
 from tests.e2e.stack import running_stack
@@ -100,14 +111,58 @@ def start_once(path: str) -> None:
     print(json.dumps({**figures, "peak_mb": peak_mb(os.getpid()), "nodes": nodes}))
 
 
-def measure_start(device: Device) -> dict[str, float]:
-    """Medians of some starts of an ended device."""
+async def make_up(base: Path, files: int) -> Path:
+    """A device's home and folder as they are when all is synced, without a service. Returns the home."""
+    home = Home(base / "home", base / "home")
+    home.root.mkdir()
+    folder = base / "folder"
+    folder.mkdir()
+    grow(folder, 0, files)
+    home.save_credential(
+        Credential(
+            device_id=uuid4(), device_secret="", user_id=uuid4(), email="", device_name="laptop", metadata_url="",
+            gateway_url="", amqp_url="", amqp_password="", queue="",
+        )
+    )  # fmt: skip
+    record = FolderRecord(folder=str(folder), workspace_id=uuid4(), name="home")
+    mark_folder(home, home.linked(), record)
+    home.add_folder(record)
+    root = Root(folder)
+    sight = await asyncio.to_thread(scan, root, Tree(), Prints(), {"": True}, new_node_id)
+    root.close()
+    batch = Batch()
+    batch.prints.update(sight.prints)
+    for node_id, node in sight.local.items():
+        assert node is not None
+        if node.kind is Kind.FILE:
+            chunk = Chunk(hashlib.sha256(node_id.bytes).digest(), node.size)
+            content = FullContent(16, (chunk,))
+            node = replace(node, digest=manifest_digest(content.chunks))
+            batch.manifests[node.digest] = content
+        batch.local[node_id] = node
+        batch.remote[node_id] = batch.synced[node_id] = replace(node, version=1 + len(batch.remote) // 4_000)
+    batch.columns.update(cursor_columns(Cursor(1, 1 + len(batch.remote) // 4_000, bytes(32))), generation=1)
+    index = Index(home.index_path)
+    state, _ = await index.load(record.workspace_id)
+    await index.write(state.key, batch)
+    await index.close()
+    await look_at_all(home, record)  # by the rules of what to ignore, for the first time
+    return home.root
+
+
+def measure_start(home: Path) -> dict[str, float]:
+    """Medians of some starts of a device whose agent does not run."""
     said = []
     for _ in range(_STARTS):
-        command = [sys.executable, "-m", "tests.bench.size", "--start", str(device.home)]
+        command = [sys.executable, "-m", "tests.bench.size", "--start", str(home)]
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=600)
         said.append(json.loads(done.stdout))
     return {name: statistics.median(each[name] for each in said) for name in said[0]}
+
+
+def ratios(start: dict[str, float]) -> dict[str, float]:
+    ratios = {name: start[f"start{name}_s"] / start[f"walk{name}_s"] for name in ("", "_cpu")}
+    return {**start, "wall_ratio": ratios[""], "cpu_ratio": ratios["_cpu"]}
 
 
 # --- two devices
@@ -203,7 +258,7 @@ def measure(pair: Pair, saves: int) -> dict[str, Any]:
     }
     for device in pair.laptop, pair.desktop:
         device.end()
-    start = measure_start(pair.laptop)
+    start = measure_start(pair.laptop.home)
     for device in pair.laptop, pair.desktop:
         device.start()
     rest(pair.laptop, pair.desktop)
@@ -211,9 +266,7 @@ def measure(pair: Pair, saves: int) -> dict[str, Any]:
     rest(pair.laptop, pair.desktop)
     return {
         **grown,
-        **start,
-        "wall_ratio": start["start_s"] / start["walk_s"],
-        "cpu_ratio": start["start_cpu_s"] / start["walk_cpu_s"],
+        **ratios(start),
         "save_ms": median_ms("save", lambda: measure_save(pair), saves),
         "asleep_100_ms": median_ms("asleep", lambda: measure_asleep(pair), _TIMES),
         "ended_1_ms": median_ms("ended, 1", lambda: measure_ended(pair, 1), _TIMES),
@@ -228,10 +281,16 @@ def main() -> None:
     )
     parser.add_argument("--files", type=int, default=200_000)
     parser.add_argument("--saves", type=int, default=20)
+    parser.add_argument("--alone", action="store_true", help="without a service: starts alone")
     parser.add_argument("--start", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.start:
         start_once(options.start)
+        return
+    if options.alone:
+        with tempfile.TemporaryDirectory(prefix="hutch bench ") as base:
+            start = measure_start(asyncio.run(make_up(Path(base), options.files)))
+            print(json.dumps({"files": options.files, **ratios(start)}))
         return
     with running_stack() as stack:
         pair = stack.add_pair()

@@ -1,5 +1,6 @@
 """The local database: what was written is there after a crash, and what cannot be believed is put aside."""
 
+import contextlib
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +8,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from agent.index import _STEPS, SCHEMA_VERSION, Batch, Index, InFlight, Print, Taken, cursor_columns
+from agent.index import _STEPS, SCHEMA_VERSION, Batch, Index, InFlight, Print, Prints, Taken, cursor_columns
 from agent.trees import Node, replace
 from broker.errors import Misconfigured
 from broker.messages import encode
@@ -105,6 +106,83 @@ async def test_none_drops_a_row_and_other_folders_keep_theirs(index: Index) -> N
     # What was asked once is never asked again under the same number.
     assert (state.number, state.left_folder) == (number, "/home/ada/docs")
     assert state.problems is None
+
+
+async def test_what_all_three_trees_say_is_one_row_and_one_object(path: Path) -> None:
+    index = Index(path)
+    key = (await index.load(WORKSPACE))[0].key
+    node = new_file(B, ROOT, "b", "xy")
+    batch = Batch()
+    batch.local = {B: replace(node, version=0, content_version=0), C: new_directory(C, ROOT, "c")}
+    await index.write(key, batch)
+    batch = Batch()
+    batch.remote, batch.synced = {B: node}, {B: node}
+    await index.write(key, batch)
+    assert _rows(path) == [(B.bytes, 3), (C.bytes, 1)]
+    trees = (await index.load(WORKSPACE))[1]
+    assert trees.remote.nodes[B] is trees.local.nodes[B] is trees.synced.nodes[B]
+    assert (trees.remote.nodes[B], trees.dirty) == (node, {C})
+    assert trees.local.find("b") == node
+    # One of them says something else: each has its own again.
+    moved = Batch()
+    moved.local = {B: replace(node, name="other", version=0)}
+    await index.write(key, moved)
+    assert _rows(path) == [(B.bytes, 0), (B.bytes, 1), (B.bytes, 2), (C.bytes, 1)]
+    trees = (await index.load(WORKSPACE))[1]
+    assert (trees.remote.nodes[B], trees.synced.nodes[B], trees.local.nodes[B].name) == (node, node, "other")
+    assert trees.dirty == {B, C}
+    assert await index.holders(key, [digest_of("xy"), digest_of("x")]) == {digest_of("xy"): [B]}
+    gone = Batch()
+    gone.remote, gone.synced = {B: None}, {B: None}
+    await index.write(key, gone)
+    assert _rows(path) == [(B.bytes, 1), (C.bytes, 1)]
+    await index.close()
+
+
+def _rows(path: Path) -> list[tuple[bytes, int]]:
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        return db.execute("SELECT node_id, tree FROM nodes ORDER BY node_id, tree").fetchall()
+
+
+async def test_the_nodes_of_an_earlier_version_are_taken_over(path: Path) -> None:
+    """When each tree still had a row for each node."""
+    db = sqlite3.connect(path)
+    db.executescript(f"{''.join(_STEPS[:6])} PRAGMA user_version = 6;")
+    db.execute("INSERT INTO folders (workspace_id) VALUES (?)", (WORKSPACE.bytes,))
+    same, other = new_file(B, ROOT, "b", "xy"), new_file(C, ROOT, "c", "x")
+    rows = [(0, same), (1, replace(same, version=0)), (2, same), (0, other), (1, replace(other, mode=0o600))]
+    for tree, node in rows:
+        row = (
+            1, tree, node.node_id.bytes, node.parent_id.bytes, node.name, str(node.kind), node.version, node.mode,
+            node.mtime_ns, node.size, node.digest, node.target, node.content_version,
+        )  # fmt: skip
+        db.execute(f"INSERT INTO nodes VALUES ({', '.join('?' * len(row))})", row)
+    db.commit()
+    db.close()
+    index = Index(path)
+    trees = (await index.load(WORKSPACE))[1]
+    assert trees.remote.nodes == {B: same, C: other}
+    assert trees.local.nodes == {B: same, C: replace(other, mode=0o600)}
+    assert (trees.synced.nodes, trees.dirty) == ({B: same}, {C})
+    assert _rows(path) == [(B.bytes, 3), (C.bytes, 0), (C.bytes, 1)]
+    await index.close()
+
+
+def test_an_inode_is_its_nodes_until_the_last_of_them_has_gone() -> None:
+    prints = Prints()
+    prints[A], prints[B] = LOOK, LOOK  # a hard link
+    other = Print(1, 5, 3, 4, 5, 6, 0o600)
+    prints[C] = other
+    assert (prints[A], prints[B], prints[C], len(prints)) == (LOOK, LOOK, other, 3)
+    assert (prints.owner(1, LOOK.ino), prints.owner(1, 5), prints.owner(2, 5)) == (A, C, None)
+    assert (prints.is_only(A, 1, LOOK.ino), prints.is_only(C, 1, 5)) == (False, True)
+    del prints[A]
+    assert (prints.owner(1, LOOK.ino), prints.is_only(B, 1, LOOK.ino)) == (B, True)
+    prints[B] = Print(1, 6, 3, 4, 5, 6, 0o600)
+    assert (prints.owner(1, LOOK.ino), prints.owner(1, 6)) == (None, B)
+    prints[C] = other
+    assert dict(prints) == {B: Print(1, 6, 3, 4, 5, 6, 0o600), C: other}
+    assert prints.owner(1, 5) == C
 
 
 async def test_a_batch_is_written_whole_or_not_at_all(path: Path) -> None:
