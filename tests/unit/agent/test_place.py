@@ -333,6 +333,22 @@ def test_an_edit_of_the_same_size_right_before_modes_and_times_are_set_is_not_hi
     assert (disk.path / "top").stat().st_mtime_ns == 9
 
 
+def test_what_was_taken_away_comes_back_beside_what_has_come_to_its_name(disk: Disk, monkeypatch) -> None:
+    monkeypatch.setattr(filesystem, "_rename_at", lambda *arguments: False)
+    intent = replaces(disk)
+    between(
+        monkeypatch,
+        "rename",
+        lambda: disk.write("top", "late", mtime_ns=9),
+        lambda source, target: source.endswith(".in") and target == "top",
+    )
+    outcome = disk.carry_out(intent)
+    assert disk.id_at("top") not in outcome.placed
+    assert outcome.look_again == {""}
+    assert disk.contents() == without(top="late", link="-> a") | {f"top {COPY}": "old top"}
+    assert disk.stage() == [f"{disk.id_at('top').hex}.in"]  # who staged it throws it away
+
+
 def test_an_edit_right_before_the_deleting_stays(disk: Disk, monkeypatch) -> None:
     intent = deletes(disk)
     between(
