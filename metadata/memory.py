@@ -77,6 +77,10 @@ class MemoryStore:
         """A person."""
         self.owners[user_id] = Owner(quota_bytes=quota_bytes, used_bytes=0)
 
+    async def set_quota(self, user_id: UUID, quota_bytes: int | None) -> None:
+        """A person may keep more, or less, from now on."""
+        self.owners[user_id] = replace(self.owners[user_id], quota_bytes=quota_bytes)
+
     async def add_device(self, device_id: UUID, user_id: UUID, queue_name: str) -> None:
         """A linked device."""
         author = Author(device_id=device_id, user_id=user_id, queue_name=queue_name, revoked=False)

@@ -31,6 +31,9 @@ class PostgresBacking:
             quota_bytes,
         )
 
+    async def set_quota(self, user_id: UUID, quota_bytes: int | None) -> None:
+        await self.pool.execute("UPDATE users SET quota_bytes = $2 WHERE user_id = $1", user_id, quota_bytes)
+
     async def add_device(self, device_id: UUID, user_id: UUID, queue_name: str) -> None:
         await self.pool.execute(
             "INSERT INTO devices (device_id, user_id, name, secret_hash, broker_password_hash, queue_name)"

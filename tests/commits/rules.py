@@ -225,6 +225,18 @@ async def the_owner_pays(backing: Backing) -> None:
     assert await backing.used_bytes(world.id("alice")) == 10
 
 
+async def who_is_over_a_lowered_quota_may_do_all_that_takes_no_more(backing: Backing) -> None:
+    world = await make(backing, quota_bytes=30)
+    assert await commit(world, [put("f", content="abc")]) == []
+    await backing.set_quota(world.id("alice"), 15)
+    assert await commit(world, [move("f", name="moved")]) == []
+    assert await commit(world, [put("f", content="abd")]) == []
+    assert await commit(world, [mkdir("d")]) == []
+    assert await commit(world, [put("g", content="a")]) == [("over_quota", None)]
+    assert await commit(world, [put("f", content="ab")]) == []
+    assert await backing.used_bytes(world.id("alice")) == 20
+
+
 async def a_quota_holds_over_a_batch(backing: Backing) -> None:
     world = await make(backing, quota_bytes=20)
     outcomes = await world.submit(

@@ -166,10 +166,17 @@ def sets_attributes(disk: Disk) -> Intent:
     return disk.intend([Change(top, replace(top, mode=0o600, mtime_ns=7)), Change(a, replace(a, mode=0o700))])
 
 
+def fills_and_closes(disk: Disk) -> Intent:
+    """A directory gets another mode, and a new file in it."""
+    a = disk.node("a")
+    changes = [Change(a, replace(a, mode=0o700)), Change(None, file_at(a.node_id, "new", "fresh"))]
+    return disk.intend(changes, {NEW[0]: "fresh"})
+
+
 SCENARIOS = [
     creates, replaces, deletes, swaps, rotates, inverts, empties, takes_over, changes_kind,
     replaces_directories, sets_attributes, takes_the_name_above, makes_another_in_the_place,
-    leaves_its_name,
+    leaves_its_name, fills_and_closes,
 ]  # fmt: skip
 
 OLD = {
@@ -201,6 +208,7 @@ EXPECTED: dict[Scenario, dict[str, str]] = {
     sets_attributes: OLD,
     makes_another_in_the_place: without("a/two", a__one="fresh", x="/", x__one="old a/one", x__two="old a/two"),
     leaves_its_name: without(top="fresh", a__moved="old top"),
+    fills_and_closes: without(a__new="fresh"),
     takes_the_name_above: {
         "b": "/", "b/one": "old a/one", "b/two": "old a/two", "b/sub": "fresh",
         "b/new": "/", "b/new/sub": "/", "b/new/sub/three": "old b/sub/three", "top": "old top", "link": "-> top",
@@ -310,6 +318,35 @@ def test_an_edit_right_before_the_replacing_is_kept_beside(
     assert outcome.late == 1
     assert disk.contents() == {**EXPECTED[replaces], f"top {COPY}": "late"}
     assert disk.stage() == []
+
+
+def test_an_edit_of_the_same_size_right_before_modes_and_times_are_set_is_not_hidden_by_them(
+    disk: Disk, monkeypatch
+) -> None:
+    intent = sets_attributes(disk)
+    edit = "new top"
+    assert len(edit) == len("old top")
+    between(monkeypatch, "look", lambda: disk.write("top", edit, mtime_ns=9), lambda path: path == "top")
+    outcome = disk.carry_out(intent)
+    assert disk.id_at("top") not in outcome.placed
+    assert outcome.look_again == {""}
+    assert (disk.path / "top").stat().st_mtime_ns == 9
+
+
+def test_what_was_taken_away_comes_back_beside_what_has_come_to_its_name(disk: Disk, monkeypatch) -> None:
+    monkeypatch.setattr(filesystem, "_rename_at", lambda *arguments: False)
+    intent = replaces(disk)
+    between(
+        monkeypatch,
+        "rename",
+        lambda: disk.write("top", "late", mtime_ns=9),
+        lambda source, target: source.endswith(".in") and target == "top",
+    )
+    outcome = disk.carry_out(intent)
+    assert disk.id_at("top") not in outcome.placed
+    assert outcome.look_again == {""}
+    assert disk.contents() == without(top="late", link="-> a") | {f"top {COPY}": "old top"}
+    assert disk.stage() == [f"{disk.id_at('top').hex}.in"]  # who staged it throws it away
 
 
 def test_an_edit_right_before_the_deleting_stays(disk: Disk, monkeypatch) -> None:

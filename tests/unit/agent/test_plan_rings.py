@@ -82,3 +82,14 @@ def test_nothing_is_cut_off(side: str) -> None:
         unready = {change.node_id for change in changes if chance.random() < 0.2}
         chosen = select(changes, limit=100, is_ready=lambda c, u=unready: c.node_id not in u, tree=tree)  # type: ignore[misc]
         assert cut_off(tree, chosen) == [], seed
+
+
+def test_a_directory_that_had_to_stay_still_does_when_a_ring_that_it_came_back_in_is_undone() -> None:
+    for seed in range(SEEDS):
+        trees, chance = some_trees(seed)
+        only_here = [node for node_id, node in trees.local.nodes.items() if node_id not in trees.remote]
+        stayed = [n.node_id for n in only_here if n.kind is Kind.DIRECTORY and chance.random() < 0.6]
+        trees.unannounced.update(stayed)
+        planned = plan(trees, device="laptop", date="today")
+        gone = {change.node_id for change in planned.place if change.after is None}
+        assert gone.isdisjoint(stayed), seed
