@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
+from typing import Final
 from uuid import UUID
 
 from agent.chunk import read_chunk
@@ -13,7 +14,9 @@ from agent.plan import Change
 from agent.transfer import Transfer
 from agent.trees import Node
 from broker.errors import Corrupt
-from broker.model import Chunk, FullContent, Kind
+from broker.model import MAX_CHUNK_SIZE_BYTES, Chunk, FullContent, Kind
+
+_ZEROS: Final = bytes(MAX_CHUNK_SIZE_BYTES)
 
 Spot = tuple[str, int]  # a stage path, and an offset in it
 
@@ -131,7 +134,7 @@ class Stager:
                         data = read_chunk(old, have[chunk], chunk)
                 if data is None:
                     needed.setdefault(chunk, []).append((path, offset))
-                else:
+                elif not _is_hole(data):
                     if out is None:
                         out = stack.enter_context(self._writing(path))
                     _write_all(out, data, offset)
@@ -154,7 +157,7 @@ class Stager:
         arrived: set[Chunk] = set()
 
         def sink(chunk: Chunk, data: bytes) -> None:
-            for path, offset in needed[chunk]:
+            for path, offset in () if _is_hole(data) else needed[chunk]:
                 with self._writing(path) as file:
                     _write_all(file, data, offset)
             arrived.add(chunk)
@@ -210,6 +213,11 @@ def _offsets(content: FullContent) -> dict[Chunk, int]:
         offsets.setdefault(chunk, at)
         at += chunk.size
     return offsets
+
+
+def _is_hole(data: bytes) -> bool:
+    """Whether these bytes are there already: a staged file begins as one hole of its full size, which takes no room."""
+    return not data[0] and not data[-1] and data == _ZEROS[: len(data)]
 
 
 def _write_all(file: int, data: bytes, offset: int) -> None:

@@ -143,6 +143,22 @@ async def test_a_chunk_that_never_came_leaves_no_hole(disk: Disk) -> None:
     assert disk.stage() == []
 
 
+async def test_what_is_all_zeros_is_left_a_hole(disk: Disk) -> None:
+    """From the gateway as from the old file; zeros between other bytes are written as they are."""
+    hole, mixed = bytes(1_048_576), b"a" + bytes(100_000) + b"b"
+    _, old = file_of(9, mixed, hole)
+    (disk.path / "old").write_bytes(mixed + hole)
+    node, manifest = file_of(1, hole, mixed, hole, hole)
+    other = file_of(2, hole, hole, b"end")
+    gateway = Gateway(hole, b"end")
+    await stage(disk, gateway, (node, manifest), other, sources={node.node_id: Source("old", old)})
+    assert content(disk, node) == hole + mixed + hole + hole
+    assert content(disk, other[0]) == hole + hole + b"end"
+    for each in (node, other[0]):
+        assert (disk.path / stage_path(each)).stat().st_blocks * 512 < 300_000
+    assert sorted(gateway.asked) == sorted([hole, b"end"])
+
+
 async def test_a_transfer_that_breaks_off_leaves_nothing(disk: Disk) -> None:
     gateway = Gateway(b"one", b"two")
     gateway.fails = 1
