@@ -24,7 +24,7 @@ from agent.plan import Change
 from agent.receive import QUEUE_WAIT_S, Receiver
 from agent.reclaim import Reclaimer
 from agent.replica import Replica
-from agent.scan import RootGone, printable
+from agent.scan import Problem, RootGone, printable
 from agent.service import Service
 from agent.transfer import Transfer
 from agent.trees import Trees
@@ -32,7 +32,7 @@ from agent.upload import Uploader
 from broker.delivery import Publishing
 from broker.errors import HutchError
 from broker.messages import ChangeNotice, CommitAccepted, CommitRefused
-from broker.model import Cursor
+from broker.model import MAX_XATTRS, MAX_XATTRS_SIZE_BYTES, Cursor
 
 log = structlog.get_logger()
 
@@ -222,6 +222,7 @@ class Folder:
         plan = replica.plan()
         trees = replica.trees
         problems = [*replica.problems.values(), *replica.parked.values(), *replica.broken.values()]
+        problems += _xattr_problems(trees)
         return {
             "name": replica.name,
             "workspace_id": str(replica.workspace_id),
@@ -257,6 +258,21 @@ def placed_seq(cursor: Cursor | None, trees: Trees, place: Iterable[Change]) -> 
         node = trees.remote.get(change.node_id)
         waiting.append(trees.tombstones.get(change.node_id, 0) if node is None else node.version)
     return min([cursor.seq, *(version - 1 for version in waiting if version)])
+
+
+def _xattr_problems(trees: Trees) -> list[Problem]:
+    found = [
+        Problem(
+            printable(trees.local.path(node_id) or ""),
+            "xattrs_too_large",
+            f"more than {MAX_XATTRS} extended attributes, or {MAX_XATTRS_SIZE_BYTES // 1024} KiB of them: they are not synced",
+        )
+        for node_id in sorted(trees.oversized, key=lambda node_id: node_id.int)
+    ]
+    if trees.lacking:
+        text = f"this disk does not take some extended attributes ({len(trees.lacking)} files or folders): others keep them"
+        found.append(Problem("", "xattrs_not_kept", text))
+    return found
 
 
 def _missing(replica: Replica) -> int:

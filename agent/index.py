@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from agent.trees import Node, Trees
 from broker.errors import Misconfigured
-from broker.messages import decode_content, encode
+from broker.messages import decode_content, decode_xattrs, encode, encode_xattrs
 from broker.model import Cursor, FullContent, Kind
 
 T = TypeVar("T")
@@ -82,10 +82,21 @@ _LEFT: Final = """
 ALTER TABLE folders ADD COLUMN left_folder TEXT;    -- where it was, when a person took the folder off; its number counts on
 """
 
-_STEPS: Final = (_SCHEMA, _COPIES, _UNCLAIMED, _ALIASES, _IGNORED, _LEFT)
+_XATTRS: Final = """
+ALTER TABLE nodes ADD COLUMN xattrs BLOB;           -- extended attributes, encoded; NULL: none
+ALTER TABLE folders ADD COLUMN xattrs_read INTEGER NOT NULL DEFAULT 0;  -- 1: what was there before they were synced was read
+CREATE TABLE lacking (                              -- names of extended attributes that this disk has not taken, encoded
+    folder INTEGER NOT NULL, node_id BLOB NOT NULL, names BLOB NOT NULL, PRIMARY KEY (folder, node_id)
+) WITHOUT ROWID;
+CREATE TABLE oversized (folder INTEGER NOT NULL, node_id BLOB NOT NULL, PRIMARY KEY (folder, node_id)) WITHOUT ROWID;
+"""
+
+_STEPS: Final = (_SCHEMA, _COPIES, _UNCLAIMED, _ALIASES, _IGNORED, _LEFT, _XATTRS)
 """What each version of the schema adds to the one before."""
 
 SCHEMA_VERSION: Final = len(_STEPS)
+
+_encode: Final = msgspec.msgpack.encode
 
 _DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _TREES: Final = ("remote", "local", "synced")
@@ -150,6 +161,8 @@ class Batch:
         self.unannounced: dict[UUID, bool] = {}
         self.ignored: dict[UUID, bool] = {}
         self.copies: dict[UUID, UUID | None] = {}
+        self.lacking: dict[UUID, tuple[str, ...] | None] = {}
+        self.oversized: dict[UUID, bool] = {}
         self.aliases: dict[UUID, str | None] = {}
         self.manifests: dict[bytes, FullContent] = {}
         self.columns: dict[str, object] = {}
@@ -167,6 +180,7 @@ class FolderState(Struct):
     intent: bytes | None
     unclaimed: bool
     left_folder: str | None
+    xattrs_read: bool
     prints: dict[UUID, Print]
     lingering: dict[str, tuple[str, Print]]
 
@@ -252,7 +266,7 @@ class Index:
         db = self._db
         db.execute("INSERT OR IGNORE INTO folders (workspace_id) VALUES (?)", (workspace_id.bytes,))
         row = db.execute(
-            "SELECT folder, generation, epoch, seq, chain, number, request, intent, unclaimed, left_folder FROM folders WHERE workspace_id = ?",
+            "SELECT folder, generation, epoch, seq, chain, number, request, intent, unclaimed, left_folder, xattrs_read FROM folders WHERE workspace_id = ?",
             (workspace_id.bytes,),
         ).fetchone()
         key, ids = row[0], _Ids()
@@ -265,6 +279,7 @@ class Index:
             intent=row[7],
             unclaimed=bool(row[8]),
             left_folder=row[9],
+            xattrs_read=bool(row[10]),
             prints={ids[r[0]]: Print(*r[1:]) for r in db.execute(_SELECT_PRINTS, (key,))},
             lingering={
                 r[0]: (r[1], msgspec.msgpack.decode(r[2], type=Print))
@@ -285,6 +300,10 @@ class Index:
         trees.ignored = {UUID(bytes=row[0]) for row in rows}
         rows = self._db.execute("SELECT node_id, copy_id FROM copies WHERE folder = ?", (key,))
         trees.copies = {UUID(bytes=row[0]): UUID(bytes=row[1]) for row in rows}
+        rows = self._db.execute("SELECT node_id, names FROM lacking WHERE folder = ?", (key,))
+        trees.lacking = {ids[row[0]]: msgspec.msgpack.decode(row[1], type=tuple[str, ...]) for row in rows}
+        rows = self._db.execute("SELECT node_id FROM oversized WHERE folder = ?", (key,))
+        trees.oversized = {ids[row[0]] for row in rows}
         rows = self._db.execute("SELECT node_id, alias FROM aliases WHERE folder = ?", (key,))
         trees.local.rename_on_disk({ids[row[0]]: row[1] for row in rows})
         trees.touch_all()
@@ -292,7 +311,7 @@ class Index:
 
     def _load_nodes(self, key: int, tree: int, ids: "_Ids") -> Iterator[Node]:
         rows = self._db.execute(
-            "SELECT node_id, parent_id, name, kind, version, mode, mtime_ns, size, digest, target, content_version FROM nodes"
+            "SELECT node_id, parent_id, name, kind, version, mode, mtime_ns, size, digest, target, content_version, xattrs FROM nodes"
             " WHERE folder = ? AND tree = ?",
             (key, tree),
         )
@@ -309,6 +328,7 @@ class Index:
                 digest=row[8],
                 target=row[9],
                 content_version=row[10],
+                xattrs=decode_xattrs(row[11]),
             )
 
     async def write(self, key: int, batch: Batch) -> None:
@@ -334,6 +354,8 @@ class Index:
                 "ignored",
                 "copies",
                 "aliases",
+                "lacking",
+                "oversized",
                 "lingering",
             ):
                 db.execute(f"DELETE FROM {table} WHERE folder = ?", row)  # noqa: S608  # our own names
@@ -368,6 +390,9 @@ class Index:
             _write_rows(
                 db, "copies", 1, key, {k: None if v is None else (v.bytes,) for k, v in batch.copies.items()}
             )
+            names = {k: None if v is None else (_encode(v),) for k, v in batch.lacking.items()}
+            _write_rows(db, "lacking", 1, key, names)
+            _write_rows(db, "oversized", 0, key, {k: () if v else None for k, v in batch.oversized.items()})
             _write_rows(
                 db, "aliases", 1, key, {k: None if v is None else (v,) for k, v in batch.aliases.items()}
             )
@@ -432,11 +457,12 @@ def _write_nodes(db: sqlite3.Connection, key: int, tree: int, nodes: dict[UUID, 
     gone = [(key, tree, node_id.bytes) for node_id, node in nodes.items() if node is None]
     db.executemany("DELETE FROM nodes WHERE folder = ? AND tree = ? AND node_id = ?", gone)
     db.executemany(
-        "INSERT OR REPLACE INTO nodes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO nodes (folder, tree, node_id, parent_id, name, kind, version, mode, mtime_ns, size,"
+        " digest, target, content_version, xattrs) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
             (
                 key, tree, node.node_id.bytes, node.parent_id.bytes, node.name, str(node.kind), node.version,
-                node.mode, node.mtime_ns, node.size, node.digest, node.target, node.content_version,
+                node.mode, node.mtime_ns, node.size, node.digest, node.target, node.content_version, encode_xattrs(node.xattrs),
             )
             for node in nodes.values()
             if node is not None

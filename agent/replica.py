@@ -16,7 +16,7 @@ from agent.filesystem import Root
 from agent.index import Batch, FolderState, Index, InFlight, Print, cursor_columns
 from agent.plan import Plan, plan
 from agent.scan import Problem
-from agent.trees import Node, Trees, replace, same
+from agent.trees import Node, Trees, agreed_xattrs, replace, same
 from broker.model import Cursor, FullContent
 
 MAX_REST_S: Final = 5.0
@@ -37,6 +37,8 @@ class Replica:
         placing: Nodes that are being put in place: nothing else is staged for them, and their tombstones are kept.
         unclaimed: Whether it is still to be asked what deleted nodes the local files may have been, because the merge
             base was lost: nothing is told to the journal before.
+        fresh: Nodes whose extended attributes are to be read at the next look, however they look: a change right after
+            they were read may not show, since the clock of inodes is coarse.
         looked: Whether the whole folder was looked at since it was opened, or distrusted: nothing is planned before.
         head: The farthest place in the journal that anybody has told of.
     """
@@ -74,6 +76,8 @@ class Replica:
         self.head = state.cursor
         self.looked = False
         self.placing: set[UUID] = set()
+        self.xattrs_read = state.xattrs_read
+        self.fresh: set[UUID] = set() if state.xattrs_read else set(trees.local.nodes)
         self._kept_back: set[UUID] = set()
         self.disk = asyncio.Lock()
         self.parked: dict[UUID, Problem] = {}
@@ -156,6 +160,10 @@ class Replica:
         _merge(self.prints, batch.prints)
         _merge(trees.tombstones, batch.tombstones)
         _merge(trees.copies, batch.copies)
+        self._drop_marks(batch)
+        _merge(trees.lacking, batch.lacking)
+        for node_id, is_oversized in batch.oversized.items():
+            (trees.oversized.add if is_oversized else trees.oversized.discard)(node_id)
         _merge(self.lingering, batch.lingering)
         for node_id, stays in batch.unannounced.items():
             (trees.unannounced.add if stays else trees.unannounced.discard)(node_id)
@@ -179,6 +187,25 @@ class Replica:
             batch.aliases[node_id] = None if node is None or alias == node.name else alias
         for node_id in [n for n, alias in batch.aliases.items() if alias is None and n not in local.aliases]:
             del batch.aliases[node_id]
+
+    def _drop_marks(self, batch: Batch) -> None:
+        """Nothing is noted of the extended attributes of what is not there."""
+        trees = self.trees
+        for node_id in [node_id for node_id, node in batch.local.items() if node is None]:
+            self.fresh.discard(node_id)
+            if node_id in trees.lacking or node_id in batch.lacking:
+                batch.lacking[node_id] = None
+            if node_id in trees.oversized or node_id in batch.oversized:
+                batch.oversized[node_id] = False
+
+    def carry_marks(self, batch: Batch, old_id: UUID, new_id: UUID) -> None:
+        """Note in a batch that what one node had on disk is another's: its extended attributes are as they were noted."""
+        trees = self.trees
+        if old_id in trees.lacking or new_id in trees.lacking:
+            batch.lacking[new_id] = trees.lacking.get(old_id)
+        if old_id in trees.oversized or new_id in trees.oversized:
+            batch.oversized[new_id] = old_id in trees.oversized
+        self.fresh.add(new_id)
 
     def _forget_settled(self, batch: Batch, touched: Collection[UUID]) -> None:
         """A tombstone, and a directory that had to stay, matter only as long as something of the node is left.
@@ -283,6 +310,7 @@ def agree(synced: Node | None, remote: Node | None, local: Node | None) -> Node 
         size=content.size,
         digest=content.digest,
         target=content.target,
+        xattrs=agreed_xattrs(remote.xattrs, local.xattrs, synced.xattrs),
     )
 
 

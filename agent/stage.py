@@ -13,6 +13,7 @@ from agent.place import Staged
 from agent.plan import Change
 from agent.transfer import Transfer
 from agent.trees import Node
+from agent.xattrs import write
 from broker.errors import Corrupt
 from broker.model import MAX_CHUNK_SIZE_BYTES, Chunk, FullContent, Kind
 
@@ -182,15 +183,17 @@ class Stager:
         all_at_once = len(nodes) >= SYNC_ALL_FROM
         for node in nodes:
             path = stage_path(node)
+            lacking: tuple[str, ...] = ()
             if node.kind is Kind.FILE:
                 with self._writing(path) as file:
+                    lacking = write(file, (), node.xattrs)
                     os.utime(file, ns=(node.mtime_ns, node.mtime_ns))
                     os.fchmod(file, node.mode)
                     if not all_at_once:
                         sync_fd(file)
             look = self._root.look(path)
             if look is not None:
-                staged[node.node_id] = Staged(path, look)
+                staged[node.node_id] = Staged(path, look, lacking)
         if all_at_once:
             sync_everything(self._root.fd)
         return staged

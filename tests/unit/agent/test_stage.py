@@ -1,6 +1,8 @@
 """Bringing content to the stage: whole, or not at all."""
 
+import errno
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -10,7 +12,7 @@ import pytest
 from agent.filesystem import STAGE
 from agent.plan import Change
 from agent.stage import Source, Stager, stage_path
-from agent.trees import Node
+from agent.trees import Node, replace
 from broker.errors import Corrupt, Unavailable
 from broker.model import ROOT, Chunk, FullContent, Kind, manifest_digest
 from tests.unit.agent.disk import Disk
@@ -192,3 +194,25 @@ async def test_only_what_is_still_our_own_is_thrown_away(disk: Disk) -> None:
     stager.discard(staged.values())
     assert content(disk, node) == b"a person's"
     assert stage_path(node).startswith(STAGE)
+
+
+async def test_content_comes_with_its_extended_attributes_read_only_or_not(disk: Disk, monkeypatch) -> None:
+    tags = (("user.a", b"1"), ("user.b", b"large"))
+    node, manifest = file_of(1, b"one", mode=0o444)
+    node = replace(node, xattrs=tags)
+    real = os.setxattr
+
+    def small_only(fd: int, name: str, value: bytes) -> None:
+        if not os.fstat(fd).st_mode & 0o200:
+            raise PermissionError("read-only")
+        if len(value) > 3:
+            raise OSError(errno.ENOSPC, "too large for this inode")
+        real(fd, name, value)
+
+    monkeypatch.setattr(os, "setxattr", small_only)
+    staged, _ = await stage(disk, Gateway(b"one"), (node, manifest))
+    assert staged[node.node_id].lacking == ("user.b",)
+    assert disk.tags(stage_path(node)) == (("user.a", b"1"),)
+    assert staged[node.node_id].look == disk.root.look(stage_path(node)), "they were set first"
+    status = (disk.path / stage_path(node)).stat()
+    assert (status.st_mode & 0o777, status.st_mtime_ns) == (0o444, node.mtime_ns)
