@@ -11,7 +11,7 @@ data and names become durable apart, by fsync of the file and of the directory.
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from errno import EACCES, EEXIST, EINVAL, EISDIR, ENOENT, ENOSPC, ENOTDIR, ENOTEMPTY
+from errno import EACCES, EEXIST, EINVAL, EISDIR, ENOENT, ENOSPC, ENOTDIR, ENOTEMPTY, ENOTSUP
 from os import strerror
 from typing import Final
 
@@ -110,12 +110,14 @@ class Disk:
         tell: Callable[[str, str], None],
         has_exchange: bool,
         folds_case: bool = False,
+        has_xattrs: bool = True,
     ) -> None:
         self.name = name
         self.folder = f"/simulated/{name}"
         self.chance = chance
         self.has_exchange = has_exchange
         self.folds_case = folds_case
+        self.has_xattrs = has_xattrs
         self.faults = Faults()
         self.ambushes: list[Ambush] = []
         self.shown: Callable[[str, bytes], None] = lambda path, data: None
@@ -554,6 +556,17 @@ class Hands:
         """Change a file's time."""
         self._disk.change_attributes(self._file(path), mtime_ns=mtime_ns)
 
+    def tag(self, path: str, name: str, value: bytes | None) -> None:
+        """Set an extended attribute, or (None) remove it."""
+        if not self._disk.has_xattrs:
+            raise error(ENOTSUP)
+        inode = self._disk.get(*self._at(path), engine=False)
+        if value is None:
+            inode.xattrs.pop(name, None)
+        else:
+            inode.xattrs[name] = value
+        self._disk.change_attributes(inode)
+
     def sync(self, path: str) -> None:
         """Make a file durable, with all names that lead to it."""
         directory, name = self._at(path)
@@ -621,7 +634,7 @@ class Hands:
 def _describe(inode: Inode) -> tuple[object, ...]:
     mode = inode.mode & 0o777
     if inode.kind == "directory":
-        return ("directory", mode)
+        return ("directory", mode, dict(inode.xattrs))
     if inode.kind == "symlink":
         return ("symlink", inode.target)
     return ("file", mode, inode.mtime_ns, dict(inode.xattrs), inode.data)
