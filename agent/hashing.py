@@ -192,6 +192,8 @@ class Hasher:
                 digest = manifest_digest(read.content.chunks)
                 batch.local[node_id] = replace(read.job.node, digest=digest, xattrs=read.seen.xattrs)
                 replica.fresh.discard(node_id)
+                if read.seen.regained:
+                    batch.lacking[node_id] = replica.without_regained(node_id, read.seen.regained)
                 if read.seen.oversized is not (node_id in replica.trees.oversized):
                     batch.oversized[node_id] = read.seen.oversized
                 batch.manifests[digest] = read.content

@@ -234,7 +234,8 @@ class Looker:
         self._try_removals_again(batch)
         if any(node is None for node in sight.local.values()):
             self._vanished = asyncio.get_running_loop().time()
-        if batch.local or batch.prints or batch.aliases or batch.ignored or batch.oversized or batch.columns:
+        seen_anew = batch.local or batch.prints or batch.aliases or batch.ignored
+        if seen_anew or batch.oversized or batch.lacking or batch.columns:
             await replica.write(batch)
         self._note_problems(sight)
         paths = [path for node_id in fresh if (path := replica.trees.local.path(node_id)) is not None]
@@ -249,6 +250,8 @@ class Looker:
         for node_id, is_oversized in sight.oversized.items():
             if is_oversized is not (node_id in replica.trees.oversized):
                 batch.oversized[node_id] = is_oversized
+        for node_id, names in sight.regained.items():
+            batch.lacking[node_id] = replica.without_regained(node_id, names)
         if sight.unsettled:
             if not self._unsettled:
                 wait_s = max(sight.unsettled.values()) + SETTLE_NS / 1e9

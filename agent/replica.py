@@ -198,6 +198,11 @@ class Replica:
             if node_id in trees.oversized or node_id in batch.oversized:
                 batch.oversized[node_id] = False
 
+    def without_regained(self, node_id: UUID, regained: Collection[str]) -> tuple[str, ...] | None:
+        """What of a node's extended attributes the disk lacks, but for those that somebody has set there; None: nothing."""
+        names = self.trees.lacking.get(node_id, ())
+        return tuple(name for name in names if name not in regained) or None
+
     def carry_marks(self, batch: Batch, old_id: UUID, new_id: UUID) -> None:
         """Note in a batch that what one node had on disk is another's: its extended attributes are as they were noted."""
         trees = self.trees

@@ -60,7 +60,8 @@ class Sight(Struct, frozen=True):
     have begun (True) or ceased (False) to ignore; `freed` those of the latter that did not go with their directory.
     `problems` are by path, as it is; `looked` are the directories whose listing is whole. `fresh` says whose extended
     attributes are to be read at the next look too (True), and whose no more; `unsettled` are directories in which there are
-    such of the former, with how long to leave them alone, in seconds. `oversized` says of those that were read whether they are more than is synced.
+    such of the former, with how long to leave them alone, in seconds. `oversized` says of those that were read whether they
+    are more than is synced, `regained` which of them the disk lacked before.
     """
 
     local: dict[UUID, Node | None]
@@ -73,6 +74,7 @@ class Sight(Struct, frozen=True):
     fresh: dict[UUID, bool]
     unsettled: dict[str, float]
     oversized: dict[UUID, bool]
+    regained: dict[UUID, tuple[str, ...]]
 
 
 class Marks(Struct, frozen=True):
@@ -232,6 +234,7 @@ class _Look:
         self.fresh: dict[UUID, bool] = {}
         self.unsettled: dict[str, float] = {}
         self.oversized: dict[UUID, bool] = {}
+        self.regained: dict[UUID, tuple[str, ...]] = {}
         self.ignored: dict[UUID, bool] = {}
         self.freed: set[UUID] = set()
         self.problems: dict[str, Problem] = {}
@@ -603,6 +606,7 @@ class _Look:
             fresh=self.fresh,
             unsettled=self.unsettled,
             oversized=self.oversized,
+            regained=self.regained,
         )
 
     def _compare(
@@ -665,6 +669,8 @@ class _Look:
         if seen is None:
             return node
         self.oversized[node.node_id] = seen.oversized
+        if seen.regained:
+            self.regained[node.node_id] = seen.regained
         return replace(node, xattrs=seen.xattrs)
 
     def _vanished(self) -> set[UUID]:

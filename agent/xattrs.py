@@ -42,11 +42,13 @@ class Seen(Struct, frozen=True):
     Attributes:
         oversized: It has more than is synced, so what was known stands.
         had: Whether its disk has such a thing.
+        regained: Names of those that the disk had not taken, and that somebody has set there since.
     """
 
     xattrs: Xattrs
     oversized: bool = False
     had: bool = True
+    regained: tuple[str, ...] = ()
 
 
 def read(fd: int) -> Xattrs | None:
@@ -108,7 +110,9 @@ def see(root: Root, fd: int, known: Xattrs, lacking: Collection[str]) -> Seen:
     if any(name not in values for name, _ in known) and not _has_xattrs(root):
         return Seen(known)
     merged = tuple(sorted(values.items()))
-    return Seen(known, oversized=True) if xattrs_problem(merged) is not None else Seen(merged)
+    if xattrs_problem(merged) is not None:
+        return Seen(known, oversized=True)
+    return Seen(merged, regained=tuple(name for name, _ in found if name in lacking))
 
 
 def see_at(

@@ -155,6 +155,18 @@ async def test_one_that_is_too_large_for_the_disk_is_kept_by_the_others(pair: Ma
     os.setxattr(desktop.path / "file", "user.small", b"2")
     await world.settle()
     assert tags(laptop.path / "file") == {"user.large": bytes(20_000), "user.small": b"2"}
+    (laptop.path / "d").mkdir()
+    os.setxattr(laptop.path / "d", "user.large", bytes(20_000))
+    await world.settle()
+    for path in ("file", "d"):  # a person there sets another, and takes it away: that is told
+        os.setxattr(desktop.path / path, "user.large", b"small")
+        await world.settle()
+        assert tags(laptop.path / path)["user.large"] == b"small"
+        os.removexattr(desktop.path / path, "user.large")
+        await world.settle()
+        assert "user.large" not in tags(laptop.path / path)
+    os.setxattr(laptop.path / "file", "user.large", bytes(20_000))
+    await world.settle()
     os.removexattr(laptop.path / "file", "user.large")
     await world.settle()
     assert tags(desktop.path / "file") == {"user.small": b"2"}
