@@ -111,6 +111,7 @@ class Disk:
         has_exchange: bool,
         folds_case: bool = False,
         has_xattrs: bool = True,
+        xattr_size_bytes: int = 65_536,
     ) -> None:
         self.name = name
         self.folder = f"/simulated/{name}"
@@ -118,6 +119,7 @@ class Disk:
         self.has_exchange = has_exchange
         self.folds_case = folds_case
         self.has_xattrs = has_xattrs
+        self.xattr_size_bytes = xattr_size_bytes
         self.faults = Faults()
         self.ambushes: list[Ambush] = []
         self.shown: Callable[[str, bytes], None] = lambda path, data: None
@@ -181,6 +183,13 @@ class Disk:
             inode.mtime_ns = mtime_ns
         inode.ctime_ns = self.now_ns()
         self.tell(inode)
+
+    def check_xattr(self, value: bytes) -> None:
+        """Whether the disk takes an extended attribute."""
+        if not self.has_xattrs:
+            raise error(ENOTSUP)
+        if len(value) > self.xattr_size_bytes:
+            raise error(ENOSPC)
 
     # --- names
 
@@ -558,8 +567,7 @@ class Hands:
 
     def tag(self, path: str, name: str, value: bytes | None) -> None:
         """Set an extended attribute, or (None) remove it."""
-        if not self._disk.has_xattrs:
-            raise error(ENOTSUP)
+        self._disk.check_xattr(value or b"")
         inode = self._disk.get(*self._at(path), engine=False)
         if value is None:
             inode.xattrs.pop(name, None)

@@ -52,10 +52,25 @@ class Disks:
         self._next_fd = FIRST_FD
 
     def add(
-        self, name: str, *, has_exchange: bool = True, folds_case: bool = False, has_xattrs: bool = True
+        self,
+        name: str,
+        *,
+        has_exchange: bool = True,
+        folds_case: bool = False,
+        has_xattrs: bool = True,
+        xattr_size_bytes: int = 65_536,
     ) -> Disk:
         """A new, empty disk."""
-        disk = Disk(name, self._chance, self._clock, self._tell, has_exchange, folds_case, has_xattrs)
+        disk = Disk(
+            name,
+            self._chance,
+            self._clock,
+            self._tell,
+            has_exchange,
+            folds_case,
+            has_xattrs,
+            xattr_size_bytes,
+        )
         self._disks[name] = disk
         return disk
 
@@ -285,6 +300,7 @@ class SimulatedOs:
 
     def setxattr(self, fd: int, name: str, value: bytes, flags: int = 0) -> None:
         handle = self._attributed(fd)
+        handle.disk.check_xattr(value)
         handle.inode.xattrs[name] = bytes(value)
         handle.disk.change_attributes(handle.inode)
 

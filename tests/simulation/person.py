@@ -400,7 +400,8 @@ class Person:
         if path is None:
             return "nothing"
         name = self._chance.choice(TAGS)
-        value = self._chance.choice([None, b"", b"%d" % self._chance.randrange(1_000)])
+        number = self._chance.randrange(1_000)
+        value = self._chance.choice([None, b"", b"%d" % number, b"%1000d" % number])
         self._hands.tag(path, name, value)
         return f"tag {path} {name} {value!r}"
 

@@ -8,7 +8,7 @@ import random
 import sys
 import tempfile
 import traceback
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, MutableMapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -210,6 +210,7 @@ class _Run:
             has_exchange=self.chance.random() < 0.8,
             folds_case=self.folding and self.chance.random() < 0.5,
             has_xattrs=self.chance.random() >= WITHOUT_XATTRS,
+            xattr_size_bytes=self.chance.choice([65_536, 65_536, 100]),
         )
         disk.shown = partial(self._shown, name)
         if self.options.trace:
@@ -508,8 +509,11 @@ class _Run:
         if device.folder is None:
             return seen
         local = device.folder.replica.trees.local
-        if not self.disks.of(device.name).has_xattrs:
-            seen = {path: _as_known(local.find(path), found) for path, found in seen.items()}
+        lacking = device.folder.replica.trees.lacking
+        for path, found in seen.items():
+            node = local.find(path)
+            if node is not None and node.node_id in lacking:
+                seen[path] = _with_lacking(node, lacking[node.node_id], found)
         return {own_path(local, path): found for path, found in seen.items()}
 
     def _check_aliases(self) -> None:
@@ -524,7 +528,8 @@ class _Run:
                     self.verdict.broken.append(f"others were told of an alias: {operation}")
 
     def _check_xattrs(self) -> None:
-        """A device whose disk has no extended attributes takes none away."""
+        """A device whose disk has no extended attributes takes none away; nor does one that is too large for its disk."""
+        room = {d.device_id: self.disks.of(d.name).xattr_size_bytes for d in self.devices}
         without = {d.device_id for d in self.devices if not self.disks.of(d.name).has_xattrs}
         had: dict[UUID, Xattrs] = {}
         parents: dict[UUID, UUID] = {}
@@ -539,10 +544,15 @@ class _Run:
                 told = getattr(operation, "xattrs", UNSET)
                 if isinstance(told, UnsetType):
                     continue
-                taken = dict(had.get(node_id, ())).keys() - dict(told).keys()
+                size_bytes = -1 if entry.device_id in without else room[entry.device_id]
+                taken = [
+                    name
+                    for name, value in had.get(node_id, ())
+                    if name not in dict(told) and len(value) > size_bytes
+                ]
                 is_copy = CONFLICT_MARK in getattr(operation, "name", "")  # it may be another's content now
-                if taken and entry.device_id in without and not is_copy:
-                    self.verdict.broken.append(f"{taken} was taken away by a disk that has no such thing")
+                if taken and not is_copy:
+                    self.verdict.broken.append(f"{taken} was taken away by a disk that has not taken it")
                 had[node_id] = told
 
     def _history_of_copies(self) -> set[bytes]:
@@ -620,10 +630,10 @@ def own_path(local: Tree, path: str) -> str:
     return "/".join(names)
 
 
-def _as_known(node: Node | None, found: tuple[object, ...]) -> tuple[object, ...]:
-    """What a disk without extended attributes holds, with those that it counts as being there."""
-    xattrs = {} if node is None else dict(node.xattrs)
-    return tuple(xattrs if isinstance(value, dict) else value for value in found)
+def _with_lacking(node: Node, names: Collection[str], found: tuple[object, ...]) -> tuple[object, ...]:
+    """What a disk holds, with the extended attributes that it has not taken and counts as being there."""
+    lacking = {name: value for name, value in node.xattrs if name in names}
+    return tuple({**lacking, **value} if isinstance(value, dict) else value for value in found)
 
 
 def _short(entry: object) -> str:
