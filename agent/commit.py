@@ -25,6 +25,7 @@ from broker import topology
 from broker.delivery import Publishing
 from broker.errors import HutchError, Unavailable
 from broker.messages import (
+    MAX_BODY_SIZE_BYTES,
     MAX_MESSAGE_SIZE_BYTES,
     CommitAccepted,
     CommitRefused,
@@ -210,7 +211,8 @@ class Committer:
             body = self._body(asked, max(0, all_touched - self._count_touched(changes)))
             if len(body) <= MESSAGE_SIZE_BYTES or len(changes) == 1:
                 break
-            if len(asked) <= MAX_OPERATIONS_PER_COMMIT and await self._stage(body):
+            is_whole = len(asked) <= MAX_OPERATIONS_PER_COMMIT and len(body) <= MAX_BODY_SIZE_BYTES
+            if is_whole and await self._stage(body):
                 break
             changes = select(
                 changes,

@@ -21,7 +21,7 @@ from agent.finish import finish, in_thread
 from agent.ignore import RULES_NAME
 from agent.index import Batch, Print
 from agent.patience import Patience
-from agent.place import Intent, Outcome, Staged, decode_intent
+from agent.place import Intent, Outcome, Staged, Step, decode_intent
 from agent.plan import Adoption, Change, KeepAside, Plan, overlay, select
 from agent.replica import Replica, agree
 from agent.scan import Problem, printable
@@ -244,6 +244,7 @@ class Fetcher:
             batch.local.setdefault(old_id, None)
             batch.prints[old_id] = None
             batch.prints[new_id] = replica.prints.get(old_id)
+            replica.carry_marks(batch, old_id, new_id)
             parent_id = new_ids.get(node.parent_id, node.parent_id)
             batch.local[new_id] = replace(node, node_id=new_id, parent_id=parent_id)
             for child in local.children(old_id):
@@ -317,6 +318,7 @@ class Fetcher:
             batch.local[old_id] = None
             batch.prints[old_id] = None
             batch.prints[node_id] = self._replica.prints[old_id]
+            self._replica.carry_marks(batch, old_id, node_id)
         batch.local[node_id] = node
         if not is_current:
             batch.synced[node_id] = replace(node, version=0)
@@ -336,6 +338,7 @@ class Fetcher:
         batch.local[aside.new_id] = replace(aside.local, node_id=aside.new_id, name=aside.name)
         batch.aliases[aside.new_id] = name
         batch.prints[aside.new_id] = look
+        replica.carry_marks(batch, aside.local.node_id, aside.new_id)
         batch.copies[aside.remote.node_id] = aside.new_id
         self._note_base(aside, batch)
         await replica.write(batch)
@@ -393,10 +396,12 @@ class Fetcher:
             content_version=0,
             mode=aside.local.mode,
             mtime_ns=aside.local.mtime_ns,
+            xattrs=aside.local.xattrs,
             size=aside.local.size,
             digest=aside.local.digest,
         )
         batch.prints[copy.node_id] = look
+        replica.carry_marks(batch, aside.local.node_id, copy.node_id)
         batch.lingering[stage] = (target, seen)
         self._note_base(aside, batch)
         await replica.write(batch)
@@ -696,7 +701,9 @@ class Fetcher:
                 if step.target is not None and local is not None:
                     batch.aliases[node_id] = step.target.rpartition("/")[2]
                 batch.prints[node_id] = look
+                self._settle_xattrs(step, outcome, batch)
                 batch.synced[node_id] = agree(replica.trees.synced.get(node_id), step.remote, local)
+        replica.fresh |= outcome.disputed
         batch.lingering = dict(outcome.lingering)
         batch.columns["intent"] = None
         replica.intent = None
@@ -709,6 +716,18 @@ class Fetcher:
             left=len(intent.steps) - len(outcome.placed),
             late=outcome.late,
         )
+
+    def _settle_xattrs(self, step: Step, outcome: Outcome, batch: Batch) -> None:
+        """Those that the disk did not take count as being there. A program may have set some right after."""
+        node, replica = step.node, self._replica
+        if node.kind is Kind.SYMLINK or step.after is None:
+            return
+        if node.node_id in outcome.lacking:
+            left = () if step.staged is not None else replica.trees.lacking.get(node.node_id, ())
+            batch.lacking[node.node_id] = _still_lacking(step, left, outcome.lacking[node.node_id]) or None
+        if step.staged is not None and node.node_id in replica.trees.oversized:
+            batch.oversized[node.node_id] = False
+        replica.fresh.add(node.node_id)
 
     # --- what programs still had open
 
@@ -762,10 +781,19 @@ class Fetcher:
         return True
 
 
+def _still_lacking(step: Step, left: Iterable[str], refused: Iterable[str]) -> tuple[str, ...]:
+    """What the disk lacks after a step: what it refused now, and of what it lacked before that which stays as it was."""
+    before = {} if step.before is None else dict(step.before.xattrs)
+    after = {} if step.after is None else dict(step.after.xattrs)
+    stays = (name for name in left if name in after and before.get(name) == after[name])
+    return tuple(sorted({*stays, *refused}))
+
+
 def _looks_alike(one: Node, other: Node) -> bool:
-    return (one.kind, one.content, one.mode, one.mtime_ns) == (
+    return (one.kind, one.content, one.mode, one.mtime_ns, one.xattrs) == (
         other.kind,
         other.content,
         other.mode,
         other.mtime_ns,
+        other.xattrs,
     )

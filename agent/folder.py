@@ -35,7 +35,7 @@ from agent.upload import Uploader
 from broker.delivery import Publishing
 from broker.errors import HutchError
 from broker.messages import ChangeNotice, CommitAccepted, CommitRefused
-from broker.model import Cursor
+from broker.model import MAX_XATTRS, MAX_XATTRS_SIZE_BYTES, Cursor
 
 log = structlog.get_logger()
 
@@ -250,7 +250,10 @@ class Folder:
         replica = self.replica
         held = [*replica.parked.items(), *replica.broken.items()]
         return [
-            *(KeptProblem(problem) for problem in replica.problems.values()),
+            *(
+                KeptProblem(problem)
+                for problem in (*replica.problems.values(), *_xattr_problems(replica.trees))
+            ),
             *(KeptProblem(problem, node_id) for node_id, problem in held),
         ]
 
@@ -286,6 +289,21 @@ def placed_seq(cursor: Cursor | None, trees: Trees, place: Iterable[Change]) -> 
         node = trees.remote.get(change.node_id)
         waiting.append(trees.tombstones.get(change.node_id, 0) if node is None else node.version)
     return min([cursor.seq, *(version - 1 for version in waiting if version)])
+
+
+def _xattr_problems(trees: Trees) -> list[Problem]:
+    found = [
+        Problem(
+            printable(trees.local.path(node_id) or ""),
+            "xattrs_too_large",
+            f"more than {MAX_XATTRS} extended attributes, or {MAX_XATTRS_SIZE_BYTES // 1024} KiB of them: they are not synced",
+        )
+        for node_id in sorted(trees.oversized, key=lambda node_id: node_id.int)
+    ]
+    if trees.lacking:
+        text = f"this disk does not take some extended attributes ({len(trees.lacking)} files or folders): others keep them"
+        found.append(Problem("", "xattrs_not_kept", text))
+    return found
 
 
 def _missing(replica: Replica) -> int:

@@ -22,6 +22,7 @@ from agent.patience import next_delay_s
 from agent.replica import Replica
 from agent.scan import UNREADABLE, Problem, printable
 from agent.trees import Node, replace
+from agent.xattrs import Seen, see
 from broker.model import FullContent, manifest_digest
 
 log = structlog.get_logger()
@@ -46,6 +47,7 @@ class Job(Struct, frozen=True):
     """A file to read: the node, where it is, how it looked, and how to cut it.
 
     `growing`: it does not come to rest. What it held when it was looked at counts if it has merely grown since.
+    `lacking` names extended attributes of it that the disk has not taken.
     """
 
     node: Node
@@ -53,13 +55,18 @@ class Job(Struct, frozen=True):
     look: Print
     cut: int
     growing: bool = False
+    lacking: tuple[str, ...] = ()
 
 
 class Read(Struct, frozen=True):
-    """What came of a job: the content; or None, with the error where there was one, when it has to be looked at again."""
+    """What came of a job: the content, and the extended attributes that it had with it.
+
+    None, with the error where there was one: it has to be looked at again.
+    """
 
     job: Job
     content: FullContent | None
+    seen: Seen | None = None
     error: str | None = None
 
 
@@ -177,8 +184,9 @@ class Hasher:
                 break
             path = self._replica.trees.local.path(node.node_id)
             if path is not None and node.node_id in self._replica.prints:
-                look = self._replica.prints[node.node_id]
-                jobs.append(Job(node, path, look, await self._cut(node), growing))
+                lacking = self._replica.trees.lacking.get(node.node_id, ())
+                look, cut = self._replica.prints[node.node_id], await self._cut(node)
+                jobs.append(Job(node, path, look, cut, growing, lacking))
                 total += node.size
         return jobs, soonest if soonest is not None else self._next_retry_s()
 
@@ -190,11 +198,7 @@ class Hasher:
     def _rest_s(self, node: Node) -> float:
         """How much longer to leave a file alone."""
         look = self._replica.prints.get(node.node_id)
-        if look is None:
-            return 0.0
-        age_ns = time.time_ns() - look.ctime_ns  # noqa: TID251  # against the file system's own clock, on this host
-        settle_ns = settling_ns(look)
-        return (settle_ns - age_ns) / 1e9 if 0 <= age_ns < settle_ns else 0.0
+        return 0.0 if look is None else rest_s(look)
 
     def _next_retry_s(self) -> float | None:
         """How long until the first of those that were put off may be tried again."""
@@ -222,12 +226,17 @@ class Hasher:
                 node = self._still_wanted(read.job)
                 if node is None:
                     continue  # another look has seen something newer meanwhile
-                if read.content is None:
+                if read.content is None or read.seen is None:
                     self._try_later(read)
                     continue
                 digest = manifest_digest(read.content.chunks)
-                batch.local[node_id] = replace(node, digest=digest)
+                batch.local[node_id] = replace(node, digest=digest, xattrs=read.seen.xattrs)
                 batch.prints[node_id] = read.job.look
+                replica.fresh.discard(node_id)
+                if read.seen.regained:
+                    batch.lacking[node_id] = replica.without_regained(node_id, read.seen.regained)
+                if read.seen.oversized is not (node_id in replica.trees.oversized):
+                    batch.oversized[node_id] = read.seen.oversized
                 batch.manifests[digest] = read.content
                 self._restless.pop(node_id, None)
                 self._pause(read.job, took_s)
@@ -277,6 +286,13 @@ class Hasher:
         self._replica.notify()
 
 
+def rest_s(look: Print) -> float:
+    """How much longer to leave alone what looks like this, so that a later change of it shows. Not negative."""
+    age_ns = time.time_ns() - look.ctime_ns  # noqa: TID251  # against the file system's own clock, on this host
+    settle_ns = settling_ns(look)
+    return (settle_ns - age_ns) / 1e9 if 0 <= age_ns < settle_ns else 0.0
+
+
 def settling_ns(look: Print) -> int:
     """How long a file must have rested so that a later write shows: a tick of its file system's clock, and a little.
 
@@ -301,12 +317,12 @@ def read_files(root: Root, jobs: Sequence[Job], cancelled: Callable[[], bool]) -
     all_at_once = len(jobs) >= SYNC_ALL_FROM
     for job in jobs:
         try:
-            reads.append(Read(job, _read_file(root, job, cancelled, sync=not all_at_once)))
+            reads.append(_read_file(root, job, cancelled, sync=not all_at_once))
         except CuttingCancelled:
             break
         except OSError as error:
             gone = isinstance(error, FileNotFoundError)
-            reads.append(Read(job, None, None if gone else error.strerror or str(error)))
+            reads.append(Read(job, None, error=None if gone else error.strerror or str(error)))
     if all_at_once:
         sync_everything(root.fd)
     else:
@@ -314,27 +330,29 @@ def read_files(root: Root, jobs: Sequence[Job], cancelled: Callable[[], bool]) -
     return reads
 
 
-def _read_file(root: Root, job: Job, cancelled: Callable[[], bool], *, sync: bool) -> FullContent | None:
+def _read_file(root: Root, job: Job, cancelled: Callable[[], bool], *, sync: bool) -> Read:
     with root.open(job.path) as fd:
         if job.growing:
-            return _read_beginning(fd, job, cancelled)
+            return _read_beginning(root, fd, job, cancelled)
         if not job.look.same_content(print_of(os.fstat(fd), 0)):
-            return None
+            return Read(job, None)
         chunks, size = cut_file(fd, cut=job.cut, cancelled=cancelled)
         if sync:
             sync_fd(fd)
+        seen = see(root, fd, job.node.xattrs, job.lacking)
         if size != job.look.size or not job.look.same_content(print_of(os.fstat(fd), 0)):
-            return None
-    return FullContent(job.cut, chunks)
+            return Read(job, None)
+    return Read(job, FullContent(job.cut, chunks), seen)
 
 
-def _read_beginning(fd: int, job: Job, cancelled: Callable[[], bool]) -> FullContent | None:
+def _read_beginning(root: Root, fd: int, job: Job, cancelled: Callable[[], bool]) -> Read:
     """What a file held when it was looked at, if it has only grown since: read twice, so that no half of a change counts."""
     now = print_of(os.fstat(fd), 0)
     if (now.dev, now.ino) != (job.look.dev, job.look.ino) or now.size < job.look.size:
-        return None
+        return Read(job, None)
     chunks, size = cut_file(fd, cut=job.cut, cancelled=cancelled, size=job.look.size)
     sync_fd(fd)
+    seen = see(root, fd, job.node.xattrs, job.lacking)
     if size != job.look.size or not begins_with(fd, chunks):
-        return None
-    return FullContent(job.cut, chunks)
+        return Read(job, None)
+    return Read(job, FullContent(job.cut, chunks), seen)

@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from agent.trees import Node, Tree, Trees
 from broker.errors import Misconfigured
-from broker.messages import decode_content, encode
+from broker.messages import decode_content, decode_xattrs, encode, encode_xattrs
 from broker.model import Cursor, FullContent, Kind
 
 T = TypeVar("T")
@@ -128,13 +128,36 @@ _PROBLEMS: Final = """
 ALTER TABLE folders ADD COLUMN problems BLOB;           -- what was wrong at the last look (agent.standing); NULL: nothing is known
 """
 
-_STEPS: Final = (_SCHEMA, _COPIES, _UNCLAIMED, _ALIASES, _IGNORED, _LEFT, _AGREED, _BASES, _UNDONE, _PROBLEMS)
+_XATTRS: Final = """
+ALTER TABLE nodes ADD COLUMN xattrs BLOB;           -- extended attributes, encoded; NULL: none
+ALTER TABLE folders ADD COLUMN xattrs_read INTEGER NOT NULL DEFAULT 0;  -- 1: what was there before they were synced was read
+CREATE TABLE lacking (                              -- names of extended attributes that this disk has not taken, encoded
+    folder INTEGER NOT NULL, node_id BLOB NOT NULL, names BLOB NOT NULL, PRIMARY KEY (folder, node_id)
+) WITHOUT ROWID;
+CREATE TABLE oversized (folder INTEGER NOT NULL, node_id BLOB NOT NULL, PRIMARY KEY (folder, node_id)) WITHOUT ROWID;
+"""
+
+_STEPS: Final = (
+    _SCHEMA,
+    _COPIES,
+    _UNCLAIMED,
+    _ALIASES,
+    _IGNORED,
+    _LEFT,
+    _AGREED,
+    _BASES,
+    _UNDONE,
+    _PROBLEMS,
+    _XATTRS,
+)
 """What each version of the schema adds to the one before."""
 
 SCHEMA_VERSION: Final = len(_STEPS)
 
 MANY_COMMITS: Final = 10_000
 """How many times of commits are kept without asking whether anything needs them."""
+
+_encode: Final = msgspec.msgpack.encode
 
 _DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _TREES: Final = ("remote", "local", "synced")
@@ -302,6 +325,8 @@ class Batch:
         self.bases: dict[UUID, bytes | None] = {}
         self.commits: dict[int, Taken] = {}
         self.forgets_commits = False
+        self.lacking: dict[UUID, tuple[str, ...] | None] = {}
+        self.oversized: dict[UUID, bool] = {}
         self.aliases: dict[UUID, str | None] = {}
         self.manifests: dict[bytes, FullContent] = {}
         self.columns: dict[str, object] = {}
@@ -322,6 +347,7 @@ class FolderState(Struct):
     rules: bytes | None
     undone: UUID | None
     problems: bytes | None
+    xattrs_read: bool
     prints: Prints
     lingering: dict[str, tuple[str, Print]]
     bases: dict[UUID, bytes]
@@ -408,7 +434,7 @@ class Index:
         db = self._db
         db.execute("INSERT OR IGNORE INTO folders (workspace_id) VALUES (?)", (workspace_id.bytes,))
         row = db.execute(
-            "SELECT folder, generation, epoch, seq, chain, number, request, intent, unclaimed, left_folder, rules, undone, problems"
+            "SELECT folder, generation, epoch, seq, chain, number, request, intent, unclaimed, left_folder, rules, undone, problems, xattrs_read"
             " FROM folders WHERE workspace_id = ?",
             (workspace_id.bytes,),
         ).fetchone()
@@ -426,6 +452,7 @@ class Index:
             rules=row[10],
             undone=None if row[11] is None else UUID(bytes=row[11]),
             problems=row[12],
+            xattrs_read=bool(row[13]),
             prints=self._load_prints(key, ids),
             lingering={
                 r[0]: (r[1], msgspec.msgpack.decode(r[2], type=Print))
@@ -466,6 +493,10 @@ class Index:
         trees.ignored = {UUID(bytes=row[0]) for row in rows}
         rows = self._db.execute("SELECT node_id, copy_id FROM copies WHERE folder = ?", (key,))
         trees.copies = {UUID(bytes=row[0]): UUID(bytes=row[1]) for row in rows}
+        rows = self._db.execute("SELECT node_id, names FROM lacking WHERE folder = ?", (key,))
+        trees.lacking = {ids[row[0]]: msgspec.msgpack.decode(row[1], type=tuple[str, ...]) for row in rows}
+        rows = self._db.execute("SELECT node_id FROM oversized WHERE folder = ?", (key,))
+        trees.oversized = {ids[row[0]] for row in rows}
         rows = self._db.execute("SELECT node_id, alias FROM aliases WHERE folder = ?", (key,))
         trees.local.rename_on_disk({ids[row[0]]: row[1] for row in rows})
         trees.touch({*apart[0], *apart[1], *apart[2]})  # all others are one object in all three
@@ -475,9 +506,21 @@ class Index:
         """All nodes of a folder, each with the number of its tree. Equal small values are one object: there may be very many."""
         one: dict[object, Any] = {}
         for row in self._db.execute(f"SELECT node_id, tree, {_COLUMNS} FROM nodes WHERE folder = ?", (key,)):  # noqa: S608
-            _, tree, parent_id, name, kind, mode, mtime_ns, size, digest, target, version, content_version = (
-                row
-            )
+            (
+                _,
+                tree,
+                parent_id,
+                name,
+                kind,
+                mode,
+                mtime_ns,
+                size,
+                digest,
+                target,
+                xattrs,
+                version,
+                content_version,
+            ) = row
             yield (
                 tree,
                 Node(
@@ -491,6 +534,7 @@ class Index:
                     size=size,
                     digest=digest,
                     target=target,
+                    xattrs=decode_xattrs(xattrs),
                     content_version=one.setdefault(content_version, content_version),
                 ),
             )
@@ -520,6 +564,8 @@ class Index:
                 "bases",
                 "commits",
                 "aliases",
+                "lacking",
+                "oversized",
                 "lingering",
             ):
                 db.execute(f"DELETE FROM {table} WHERE folder = ?", row)  # noqa: S608  # our own names
@@ -538,6 +584,10 @@ class Index:
             _write_rows(db, "ignored", 0, key, batch.ignored, lambda is_ignored: () if is_ignored else None)
             _write_rows(db, "copies", 1, key, batch.copies, lambda copy_id: (copy_id.bytes,))
             _write_rows(db, "aliases", 1, key, batch.aliases, lambda alias: (alias,))
+            _write_rows(db, "lacking", 1, key, batch.lacking, lambda names: (_encode(names),))
+            _write_rows(
+                db, "oversized", 0, key, batch.oversized, lambda is_oversized: () if is_oversized else None
+            )
             _write_bases(db, key, batch.bases)
             if batch.forgets_commits:
                 db.execute("DELETE FROM commits WHERE folder = ?", (key,))
@@ -651,7 +701,9 @@ def _print_row(value: Print) -> tuple[int, ...]:
     return (value.dev, value.ino, value.birth_ns, value.ctime_ns, value.mtime_ns, value.size, value.mode)
 
 
-_COLUMNS: Final = "parent_id, name, kind, mode, mtime_ns, size, digest, target, version, content_version"
+_COLUMNS: Final = (
+    "parent_id, name, kind, mode, mtime_ns, size, digest, target, xattrs, version, content_version"
+)
 _VERSIONS: Final = 2
 """How many of the last of `_COLUMNS` do not matter to whether trees say the same: only the remote tree has its own."""
 
@@ -665,7 +717,7 @@ _Row = tuple[Any, ...]
 def _node_row(node: Node) -> _Row:
     return (
         node.parent_id.bytes, node.name, str(node.kind), node.mode, node.mtime_ns, node.size, node.digest, node.target,
-        node.version, node.content_version,
+        encode_xattrs(node.xattrs), node.version, node.content_version,
     )  # fmt: skip
 
 

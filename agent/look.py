@@ -13,12 +13,13 @@ from uuid import UUID
 import structlog
 
 from agent import watch
+from agent.hashing import SETTLE_NS, rest_s
 from agent.ignore import RULES_NAME, Rules
 from agent.index import Batch
 from agent.patience import jittered
 from agent.replica import Replica
 from agent.rules import RulesFile
-from agent.scan import UNREADABLE, Problem, RootGone, Sieve, Sight, Unsteady, is_in_place, scan
+from agent.scan import UNREADABLE, Marks, Problem, RootGone, Sieve, Sight, Unsteady, is_in_place, scan
 from broker.errors import Retryable
 from broker.model import RESERVED_NAME, ROOT, Kind
 
@@ -58,6 +59,7 @@ class Looker:
         self._at_root = False
         self._vanished = -math.inf
         self._rules = RulesFile(replica.root)
+        self._unsettled: set[str] = set()
         self.watching = False
 
     @property
@@ -72,7 +74,7 @@ class Looker:
     @property
     def is_looking(self) -> bool:
         """Whether there is something that has not been looked at yet, or is being looked at."""
-        return bool(self._where) or self._at_it or self._rules.is_waiting
+        return bool(self._where) or self._at_it or self._rules.is_waiting or bool(self._unsettled)
 
     def hint(self, path: str, deep: bool = False) -> None:
         """Something may have changed in a directory (and, with `deep`, below it)."""
@@ -145,6 +147,7 @@ class Looker:
                     where,
                     self._new_id,
                     sieve,
+                    self._marks(),
                 )
                 await self._take(sight, where, self._rules.rules.digest if sieve.is_new else None)
                 if sieve.is_new:
@@ -221,6 +224,10 @@ class Looker:
         resting = self._replica.pace.resting(asyncio.get_running_loop().time())
         return Sieve(self._rules.rules, is_new, trees.ignored, is_told, is_wanted, resting)
 
+    def _marks(self) -> Marks:
+        replica = self._replica
+        return Marks(replica.trees.lacking, replica.fresh, rest_s)
+
     async def _take(self, sight: Sight, where: dict[str, bool], rules: bytes | None) -> None:
         """Take over what was seen; by `rules` when the whole folder was looked at by new ones."""
         replica = self._replica
@@ -230,6 +237,7 @@ class Looker:
         batch.local, batch.prints = dict(sight.local), dict(sight.prints)
         batch.aliases = dict(sight.aliases)
         self._take_ignored(sight, batch)
+        self._take_xattrs(sight, batch, is_full=bool(where.get("")))
         fresh = [
             node.node_id
             for node in sight.local.values()
@@ -238,12 +246,37 @@ class Looker:
         self._try_removals_again(batch)
         if any(node is None for node in sight.local.values()):
             self._vanished = asyncio.get_running_loop().time()
-        if batch.local or batch.prints or batch.aliases or batch.ignored or batch.columns:
+        seen_anew = batch.local or batch.prints or batch.aliases or batch.ignored
+        if seen_anew or batch.oversized or batch.lacking or batch.columns:
             await replica.write(batch)
         self._note_problems(sight)
         paths = [path for node_id in fresh if (path := replica.trees.local.path(node_id)) is not None]
         if paths and not where.get(""):
             asyncio.get_running_loop().call_later(SECOND_LOOK_S, self._look_again, paths)
+
+    def _take_xattrs(self, sight: Sight, batch: Batch, *, is_full: bool) -> None:
+        """Note whose extended attributes are to be read again, and look again where that is."""
+        replica = self._replica
+        for node_id, is_fresh in sight.fresh.items():
+            (replica.fresh.add if is_fresh else replica.fresh.discard)(node_id)
+        for node_id, is_oversized in sight.oversized.items():
+            if is_oversized is not (node_id in replica.trees.oversized):
+                batch.oversized[node_id] = is_oversized
+        for node_id, names in sight.regained.items():
+            batch.lacking[node_id] = replica.without_regained(node_id, names)
+        if sight.unsettled:
+            if not self._unsettled:
+                wait_s = max(sight.unsettled.values()) + SETTLE_NS / 1e9
+                asyncio.get_running_loop().call_later(wait_s, self._look_at_unsettled)
+            self._unsettled |= sight.unsettled.keys()
+        if is_full and not replica.xattrs_read:
+            replica.xattrs_read = True
+            batch.columns["xattrs_read"] = 1
+
+    def _look_at_unsettled(self) -> None:
+        paths, self._unsettled = self._unsettled, set()
+        for path in paths:
+            self.hint(path)
 
     def _take_ignored(self, sight: Sight, batch: Batch) -> None:
         """What the rules ignore from now on, or no more. Where one side lacks the latter, it is got anew from the other.

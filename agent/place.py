@@ -21,14 +21,19 @@ from agent.index import Print
 from agent.names import Folding, conflict_name
 from agent.plan import Change
 from agent.trees import Node
+from agent.xattrs import write_at
 from broker.model import Kind, fold_name
 
 
 class Staged(Struct, frozen=True, array_like=True):
-    """New content that lies ready: its path below the root, and how it looks there, attributes and all."""
+    """New content that lies ready: its path below the root, and how it looks there, attributes and all.
+
+    `lacking` names the extended attributes that the disk did not take.
+    """
 
     path: str
     look: Print
+    lacking: tuple[str, ...] = ()
 
     @property
     def ino(self) -> int:
@@ -98,6 +103,8 @@ class Outcome(Struct):
         lingering: Old content that a program still has open for writing: stage path to (place it had, look).
         late: How many late edits were kept as conflict copies.
         refused: The directory of one of those that nobody may write to, and what the operating system says; None: none.
+        lacking: For each node whose extended attributes were set, the names of those that the disk did not take.
+        disputed: Nodes whose extended attributes somebody has changed in the last moment. They were left as they were.
     """
 
     placed: dict[UUID, Print | None]
@@ -106,6 +113,8 @@ class Outcome(Struct):
     lingering: dict[str, tuple[str, Print]]
     late: int = 0
     refused: tuple[str, str] | None = None
+    lacking: dict[UUID, tuple[str, ...]] = {}
+    disputed: set[UUID] = set()
 
 
 def prepare(
@@ -576,6 +585,13 @@ class _Placing:
         if now is None or not self._is_placed(step, node, now):
             self._give_up(step)
             return
+        if step.staged is not None:
+            self.outcome.lacking[node.node_id] = step.staged.lacking
+        elif self._differs_in_xattrs(step, node):
+            if not self._set_xattrs(step, node, step.target):
+                self._give_up(step)
+                return
+            now = self.root.look(step.target) or now
         if node.kind is not Kind.SYMLINK and step.staged is None and not self._has(now, node):
             # The time is left alone where only the mode differs: setting it would hide a write in this very moment.
             other_time = node.kind is Kind.FILE and now.mtime_ns != node.mtime_ns
@@ -589,6 +605,25 @@ class _Placing:
             now = step.staged.look
             self.outcome.look_again.add(_parent(step.target))
         self.outcome.placed[node.node_id] = now
+
+    @staticmethod
+    def _differs_in_xattrs(step: Step, node: Node) -> bool:
+        before = () if step.before is None else step.before.xattrs
+        return node.kind is not Kind.SYMLINK and before != node.xattrs
+
+    def _set_xattrs(self, step: Step, node: Node, path: str) -> bool:
+        """Give it other extended attributes. False when somebody else has, in the last moment."""
+        before = () if step.before is None else step.before.xattrs
+        try:
+            lacking = write_at(self.root, path, node.kind, before, node.xattrs)
+        except PermissionError:  # unreadable to its owner: its mode is put right afterwards
+            self.root.set_attributes(path, node.kind, node.mode | 0o700, None)
+            lacking = write_at(self.root, path, node.kind, before, node.xattrs)
+        if lacking is None:
+            self.outcome.disputed.add(node.node_id)
+            return False
+        self.outcome.lacking[node.node_id] = lacking
+        return True
 
     def _is_placed(self, step: Step, node: Node, now: Print) -> bool:
         if step.staged is not None:

@@ -15,7 +15,7 @@ from uuid import UUID, uuid5
 from msgspec import Struct
 
 from agent.names import conflict_name, is_conflict_name
-from agent.trees import Node, Tree, Trees, replace, same
+from agent.trees import Node, Tree, Trees, merge_xattrs, replace, same
 from broker.model import ROOT, Kind
 
 _NESTED: Final = 2
@@ -109,8 +109,8 @@ def plan(trees: Trees, *, device: str, date: str, held: Collection[UUID] = ()) -
 def merge_node(remote: Node | None, local: Node | None, synced: Node | None) -> Node | None:
     """What a node shall be on both sides, when nothing else is in its way. None: gone.
 
-    An edit wins over a delete; a delete wins over a mere move. Of two places, modes or times the journal's wins.
-    Of two contents the journal's stays here: the caller keeps the other aside first (`is_conflict`).
+    An edit wins over a delete; a delete wins over a mere move. Of two places, modes, times or values of an extended
+    attribute the journal's wins. Of two contents the journal's stays here: the caller keeps the other aside first (`is_conflict`).
     """
     if remote is None and local is None:
         return None
@@ -142,6 +142,7 @@ def _merge_aspects(remote: Node, local: Node, synced: Node) -> Node:
         size=content.size,
         digest=content.digest,
         target=content.target,
+        xattrs=merge_xattrs(remote.xattrs, local.xattrs, synced.xattrs),
     )
 
 

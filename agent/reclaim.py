@@ -181,6 +181,7 @@ class Reclaimer:
         replica, old_id, new_id = self._replica, node.node_id, known.node_id
         batch.local[old_id], batch.local[new_id] = None, known
         batch.prints[new_id], batch.prints[old_id] = replica.prints.get(old_id), None
+        replica.carry_marks(batch, old_id, new_id)
         batch.synced[new_id] = replace(known, version=0)
         batch.tombstones[new_id] = version
         for child in replica.trees.local.children(old_id):

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from uuid import UUID
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from agent.plan import Change
 from agent.trees import Node, Tree, replace
@@ -24,12 +24,14 @@ from broker.model import (
     Put,
     SetAttributes,
     SplicedContent,
+    Xattrs,
     apply_splices,
     make_splices,
     manifest_digest,
     name_problem,
     subtree_digest,
     target_problem,
+    xattrs_problem,
 )
 
 ManifestOf = Callable[[bytes], FullContent | None]
@@ -75,7 +77,7 @@ class _Replay:
             case Put():
                 self._put(operation)
             case MakeDirectory():
-                self._set(operation, Kind.DIRECTORY, mode=operation.mode)
+                self._set(operation, Kind.DIRECTORY, mode=operation.mode, xattrs=self._xattrs(operation))
             case MakeSymlink():
                 if target_problem(operation.target) is not None:
                     raise Corrupt("the journal has a link that no device may have")
@@ -94,7 +96,11 @@ class _Replay:
                 node = self._known_node(operation.node_id)
                 mtime_ns = node.mtime_ns if operation.mtime_ns is None else operation.mtime_ns
                 self.nodes[operation.node_id] = replace(
-                    node, mode=operation.mode, mtime_ns=mtime_ns, version=self.seq
+                    node,
+                    mode=operation.mode,
+                    mtime_ns=mtime_ns,
+                    xattrs=self._xattrs(operation),
+                    version=self.seq,
                 )
             case Delete():
                 self._delete(operation.node_id)
@@ -126,6 +132,14 @@ class _Replay:
             **fields,
         )
 
+    def _xattrs(self, operation: Put | MakeDirectory | SetAttributes) -> Xattrs:
+        """What a node has then: where an operation does not say, what it had."""
+        if isinstance(operation.xattrs, UnsetType):
+            before = self._current(operation.node_id)
+            return () if before is None else before.xattrs
+        _check_xattrs(operation.xattrs)
+        return operation.xattrs
+
     def _put(self, operation: Put) -> None:
         content = self._content(operation.content, operation.node_id)
         digest = manifest_digest(content.chunks)
@@ -139,6 +153,7 @@ class _Replay:
             size=size,
             digest=digest,
             content_version=self.seq,
+            xattrs=self._xattrs(operation),
         )
 
     def _content(self, content: Content, node_id: UUID) -> FullContent:
@@ -218,6 +233,11 @@ def _check_name(name: str) -> None:
         raise Corrupt(f"the journal has a name that no device may have: {problem}")
 
 
+def _check_xattrs(xattrs: Xattrs) -> None:
+    if (problem := xattrs_problem(xattrs)) is not None:
+        raise Corrupt(f"the journal has what no device may have: {problem}")
+
+
 def node_of(record: SnapshotNode) -> tuple[Node, FullContent | None]:
     """A snapshot's record as a node of the remote tree, with its content.
 
@@ -231,6 +251,8 @@ def node_of(record: SnapshotNode) -> tuple[Node, FullContent | None]:
     if record.kind is Kind.SYMLINK and target_problem(record.target) is not None:
         raise Corrupt("the snapshot has a link that no device may have")
     chunks = content.chunks if content is not None else ()
+    xattrs = record.xattrs or ()
+    _check_xattrs(xattrs)
     return Node(
         node_id=record.node_id,
         parent_id=record.parent_id,
@@ -243,6 +265,7 @@ def node_of(record: SnapshotNode) -> tuple[Node, FullContent | None]:
         digest=manifest_digest(chunks) if content is not None else b"",
         target=record.target,
         content_version=record.content_version,
+        xattrs=xattrs if record.kind in (Kind.FILE, Kind.DIRECTORY) else (),
     ), content
 
 
@@ -321,11 +344,22 @@ def _make(
         yield Move(
             node_id=after.node_id, base_version=before.version, parent_id=after.parent_id, name=after.name
         )
-    if before.mode != after.mode or before.mtime_ns != after.mtime_ns:
+    xattrs = _xattrs(before, after)
+    if before.mode != after.mode or before.mtime_ns != after.mtime_ns or xattrs is not UNSET:
         mtime_ns = after.mtime_ns if after.kind is Kind.FILE else None
         yield SetAttributes(
-            node_id=after.node_id, base_version=before.version, mode=after.mode, mtime_ns=mtime_ns
+            node_id=after.node_id,
+            base_version=before.version,
+            mode=after.mode,
+            mtime_ns=mtime_ns,
+            xattrs=xattrs,
         )
+
+
+def _xattrs(before: Node | None, after: Node) -> Xattrs | UnsetType:
+    """Left out where they stay as they are; a new or revived node has none by itself."""
+    had = () if before is None else before.xattrs
+    return UNSET if after.xattrs == had else after.xattrs
 
 
 def _create(
@@ -342,6 +376,7 @@ def _create(
             parent_id=after.parent_id,
             name=after.name,
             mode=after.mode,
+            xattrs=_xattrs(before, after),
         )
     if after.kind is Kind.SYMLINK:
         return MakeSymlink(
@@ -360,6 +395,7 @@ def _create(
         mode=after.mode,
         mtime_ns=after.mtime_ns,
         content=_content(before, after, manifest_of, copies),
+        xattrs=_xattrs(before, after),
     )
 
 

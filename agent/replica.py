@@ -18,7 +18,7 @@ from agent.names import CONFLICT_MARK
 from agent.pace import Pace
 from agent.plan import Plan, plan
 from agent.scan import Problem
-from agent.trees import Node, Trees, replace, same
+from agent.trees import Node, Trees, agreed_xattrs, replace, same
 from broker.model import Cursor, FullContent
 
 K = TypeVar("K")
@@ -49,6 +49,8 @@ class Replica:
         conflicts: Local nodes that bear the name of a conflict copy.
         undone: The held commit that was taken back last.
         kept_problems: What was wrong at the last look, as it was written down (`agent.standing`).
+        fresh: Nodes whose extended attributes are to be read at the next look, however they look: a change right after
+            they were read may not show, since the clock of inodes is coarse.
         looked: Whether the whole folder was looked at since it was opened, or distrusted: nothing is planned before.
         head: The farthest place in the journal that anybody has told of.
     """
@@ -93,6 +95,8 @@ class Replica:
         self.looked = False
         self.joining = False
         self.placing: set[UUID] = set()
+        self.xattrs_read = state.xattrs_read
+        self.fresh: set[UUID] = set() if state.xattrs_read else set(trees.local.nodes)
         self._kept_back: set[UUID] = set()
         self.disk = asyncio.Lock()
         self.pace = Pace()
@@ -180,6 +184,10 @@ class Replica:
         _merge(self.prints, batch.prints)
         _merge(trees.tombstones, batch.tombstones)
         _merge(trees.copies, batch.copies)
+        self._drop_marks(batch)
+        _merge(trees.lacking, batch.lacking)
+        for node_id, is_oversized in batch.oversized.items():
+            (trees.oversized.add if is_oversized else trees.oversized.discard)(node_id)
         _merge(self.lingering, batch.lingering)
         _merge(self.bases, batch.bases)
         for node_id, stays in batch.unannounced.items():
@@ -209,6 +217,30 @@ class Replica:
             batch.aliases[node_id] = None if node is None or alias == node.name else alias
         for node_id in [n for n, alias in batch.aliases.items() if alias is None and n not in local.aliases]:
             del batch.aliases[node_id]
+
+    def _drop_marks(self, batch: Batch) -> None:
+        """Nothing is noted of the extended attributes of what is not there."""
+        trees = self.trees
+        for node_id in [node_id for node_id, node in batch.local.items() if node is None]:
+            self.fresh.discard(node_id)
+            if node_id in trees.lacking or node_id in batch.lacking:
+                batch.lacking[node_id] = None
+            if node_id in trees.oversized or node_id in batch.oversized:
+                batch.oversized[node_id] = False
+
+    def without_regained(self, node_id: UUID, regained: Collection[str]) -> tuple[str, ...] | None:
+        """What of a node's extended attributes the disk lacks, but for those that somebody has set there; None: nothing."""
+        names = self.trees.lacking.get(node_id, ())
+        return tuple(name for name in names if name not in regained) or None
+
+    def carry_marks(self, batch: Batch, old_id: UUID, new_id: UUID) -> None:
+        """Note in a batch that what one node had on disk is another's: its extended attributes are as they were noted."""
+        trees = self.trees
+        if old_id in trees.lacking or new_id in trees.lacking:
+            batch.lacking[new_id] = trees.lacking.get(old_id)
+        if old_id in trees.oversized or new_id in trees.oversized:
+            batch.oversized[new_id] = old_id in trees.oversized
+        self.fresh.add(new_id)
 
     def _forget_settled(self, batch: Batch, touched: Collection[UUID]) -> None:
         """A tombstone, and a directory that had to stay, matter only as long as something of the node is left.
@@ -320,6 +352,7 @@ def agree(synced: Node | None, remote: Node | None, local: Node | None) -> Node 
         size=content.size,
         digest=content.digest,
         target=content.target,
+        xattrs=agreed_xattrs(remote.xattrs, local.xattrs, synced.xattrs),
     )
 
 

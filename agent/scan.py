@@ -1,6 +1,7 @@
 """What is on disk: look at a folder, and tell which node each object is, and which nodes have gone.
 
-A look reads names and `stat` only, never contents. Identity is the inode and its birth time; a file that was
+A look reads names and `stat` only, never contents; and extended attributes of directories that have changed since the
+last look. Identity is the inode and its birth time; a file that was
 exchanged at its old path (as most programs save) keeps its node. Blocks: call it in a thread, while nothing else
 changes the local tree or places files.
 """
@@ -18,6 +19,7 @@ from agent.ignore import Rules
 from agent.index import Print, Prints
 from agent.marker import MARKER
 from agent.trees import UNHASHED, Node, Tree, replace
+from agent.xattrs import see_at
 from broker.errors import Retryable
 from broker.model import MODE_MASK, ROOT, Kind, name_problem, target_problem
 
@@ -56,7 +58,10 @@ class Sight(Struct, frozen=True):
 
     `aliases` holds nodes that bear another alias than before; None: none any more. `ignored` holds those that the rules
     have begun (True) or ceased (False) to ignore; `freed` those of the latter that did not go with their directory.
-    `problems` are by path, as it is; `looked` are the directories whose listing is whole.
+    `problems` are by path, as it is; `looked` are the directories whose listing is whole. `fresh` says whose extended
+    attributes are to be read at the next look too (True), and whose no more; `unsettled` are directories in which there are
+    such of the former, with how long to leave them alone, in seconds. `oversized` says of those that were read whether they
+    are more than is synced, `regained` which of them the disk lacked before.
     """
 
     local: dict[UUID, Node | None]
@@ -66,6 +71,24 @@ class Sight(Struct, frozen=True):
     aliases: dict[UUID, str | None]
     ignored: dict[UUID, bool]
     freed: set[UUID]
+    fresh: dict[UUID, bool]
+    unsettled: dict[str, float]
+    oversized: dict[UUID, bool]
+    regained: dict[UUID, tuple[str, ...]]
+
+
+class Marks(Struct, frozen=True):
+    """What is known of extended attributes.
+
+    Attributes:
+        lacking: Names that this disk has not taken.
+        fresh: Nodes whose attributes are to be read though they look as before.
+        rest_s: How much longer a change would not show in what has this print, in seconds.
+    """
+
+    lacking: Mapping[UUID, Collection[str]] = {}
+    fresh: Collection[UUID] = ()
+    rest_s: Callable[[Print], float] = lambda look: 0.0
 
 
 class Sieve(Struct, frozen=True):
@@ -121,6 +144,7 @@ def scan(
     where: Mapping[str, bool],
     new_id: Callable[[], UUID],
     sieve: Sieve | None = None,
+    marks: Marks | None = None,
 ) -> Sight:
     """Look at some directories, or at all.
 
@@ -132,6 +156,7 @@ def scan(
             Unknown and moved sub-directories are always entered.
         new_id: Makes ids for what has none.
         sieve: What not to look at; None: nothing but what no folder should hold.
+        marks: What is known of extended attributes; None: nothing is.
 
     Returns:
         What differs. Files whose bytes may have changed come with the digest `UNHASHED`.
@@ -141,7 +166,7 @@ def scan(
         Unsteady: When things moved whenever they were looked at.
     """
     _check_root(root)
-    look = _walk(root, local, prints, where, new_id, sieve or Sieve(Rules()))
+    look = _walk(root, local, prints, where, new_id, sieve or Sieve(Rules()), marks or Marks())
     look.identify()
     sight = look.compare()
     _check_root(root)
@@ -167,10 +192,11 @@ def _walk(
     where: Mapping[str, bool],
     new_id: Callable[[], UUID],
     sieve: Sieve,
+    marks: Marks,
 ) -> "_Look":
     known = _known_directories(local, where)
     for _ in range(_TRIES):
-        look = _Look(root, local, prints, new_id, sieve)
+        look = _Look(root, local, prints, new_id, sieve, marks)
         for path in sorted(known, key=lambda path: path.count("/") if path else -1):
             look.enter(path, known[path])
         if look.is_steady():
@@ -201,12 +227,18 @@ class _Look:
         prints: Prints,
         new_id: Callable[[], UUID],
         sieve: Sieve,
+        marks: Marks,
     ) -> None:
         self.root = root
         self.local = local
         self.prints = prints
         self.new_id = new_id
         self.sieve = sieve
+        self.marks = marks
+        self.fresh: dict[UUID, bool] = {}
+        self.unsettled: dict[str, float] = {}
+        self.oversized: dict[UUID, bool] = {}
+        self.regained: dict[UUID, tuple[str, ...]] = {}
         self.ignored: dict[UUID, bool] = {}
         self.freed: set[UUID] = set()
         self.problems: dict[str, Problem] = {}
@@ -310,7 +342,7 @@ class _Look:
 
         Nearly everything is like that, nearly always. Where it is a directory, it is added to `directories`.
         """
-        if self.sieve.ignored and node_id in self.sieve.ignored:
+        if node_id in self.sieve.ignored or node_id in self.marks.fresh:
             return False
         try:
             status = entry.stat(follow_symlinks=False)
@@ -639,6 +671,10 @@ class _Look:
             aliases=aliases,
             ignored=self.ignored,
             freed=self.freed,
+            fresh=self.fresh,
+            unsettled=self.unsettled,
+            oversized=self.oversized,
+            regained=self.regained,
         )
 
     def _compare(
@@ -652,7 +688,7 @@ class _Look:
             and not known.is_unhashed
         ):
             item.print = before
-        node = self._node(item, node_id, known, before)
+        node = self._with_xattrs(item, self._node(item, node_id, known, before), before)
         if node != known:
             changes[node_id] = node
         look = item.print
@@ -687,7 +723,30 @@ class _Look:
             size=look.size if is_file else 0,
             digest=digest,
             target=item.target,
+            xattrs=() if known is None else known.xattrs,
         )
+
+    def _with_xattrs(self, item: _Object, node: Node, before: Print | None) -> Node:
+        """With the extended attributes that it has now. A file that looks otherwise than before is read later, with its bytes."""
+        is_fresh = node.node_id in self.marks.fresh
+        if item.kind is Kind.SYMLINK or (item.kind is Kind.FILE and not is_fresh):
+            return node
+        is_changed = before is None or not before.same_content(item.print)
+        if is_changed if item.kind is Kind.FILE else not (is_changed or is_fresh):
+            return node
+        rest_s = self.marks.rest_s(item.print)  # asked before they are read
+        lacking = self.marks.lacking.get(node.node_id, ())
+        seen = see_at(self.root, item.path, item.kind, item.print, node.xattrs, lacking)
+        self.fresh[node.node_id] = seen is None or (rest_s > 0 and seen.had)
+        if self.fresh[node.node_id]:
+            head = item.path.rpartition("/")[0]
+            self.unsettled[head] = max(rest_s, self.unsettled.get(head, 0.0))
+        if seen is None:
+            return node
+        self.oversized[node.node_id] = seen.oversized
+        if seen.regained:
+            self.regained[node.node_id] = seen.regained
+        return replace(node, xattrs=seen.xattrs)
 
     def _vanished(self) -> set[UUID]:
         gone: set[UUID] = set()

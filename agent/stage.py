@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
+from typing import Final
 from uuid import UUID
 
 from agent.chunk import read_chunk
@@ -12,8 +13,11 @@ from agent.place import Staged
 from agent.plan import Change
 from agent.transfer import Transfer
 from agent.trees import Node
+from agent.xattrs import write
 from broker.errors import Corrupt
-from broker.model import Chunk, FullContent, Kind
+from broker.model import MAX_CHUNK_SIZE_BYTES, Chunk, FullContent, Kind
+
+_ZEROS: Final = bytes(MAX_CHUNK_SIZE_BYTES)
 
 Spot = tuple[str, int]  # a stage path, and an offset in it
 
@@ -131,7 +135,7 @@ class Stager:
                         data = read_chunk(old, have[chunk], chunk)
                 if data is None:
                     needed.setdefault(chunk, []).append((path, offset))
-                else:
+                elif not _is_hole(data):
                     if out is None:
                         out = stack.enter_context(self._writing(path))
                     _write_all(out, data, offset)
@@ -154,7 +158,7 @@ class Stager:
         arrived: set[Chunk] = set()
 
         def sink(chunk: Chunk, data: bytes) -> None:
-            for path, offset in needed[chunk]:
+            for path, offset in () if _is_hole(data) else needed[chunk]:
                 with self._writing(path) as file:
                     _write_all(file, data, offset)
             arrived.add(chunk)
@@ -179,15 +183,17 @@ class Stager:
         all_at_once = len(nodes) >= SYNC_ALL_FROM
         for node in nodes:
             path = stage_path(node)
+            lacking: tuple[str, ...] = ()
             if node.kind is Kind.FILE:
                 with self._writing(path) as file:
+                    lacking = write(file, (), node.xattrs)
                     os.utime(file, ns=(node.mtime_ns, node.mtime_ns))
                     os.fchmod(file, node.mode)
                     if not all_at_once:
                         sync_fd(file)
             look = self._root.look(path)
             if look is not None:
-                staged[node.node_id] = Staged(path, look)
+                staged[node.node_id] = Staged(path, look, lacking)
         if all_at_once:
             sync_everything(self._root.fd)
         return staged
@@ -210,6 +216,11 @@ def _offsets(content: FullContent) -> dict[Chunk, int]:
         offsets.setdefault(chunk, at)
         at += chunk.size
     return offsets
+
+
+def _is_hole(data: bytes) -> bool:
+    """Whether these bytes are there already: a staged file begins as one hole of its full size, which takes no room."""
+    return not data[0] and not data[-1] and data == _ZEROS[: len(data)]
 
 
 def _write_all(file: int, data: bytes, offset: int) -> None:

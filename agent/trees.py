@@ -9,7 +9,7 @@ from uuid import UUID
 
 from msgspec import Struct, structs
 
-from broker.model import ROOT, Kind
+from broker.model import ROOT, Kind, Xattrs, xattrs_problem
 
 UNHASHED: Final = b""
 """The digest of a file whose bytes have not been read since it last changed."""
@@ -26,6 +26,7 @@ class Node(Struct, frozen=True, kw_only=True, gc=False):
         size: Bytes; 0 for anything but files.
         digest: `manifest_digest` of a file's content; `UNHASHED` while it is not known.
         target: What a symbolic link says.
+        xattrs: Extended attributes of a file or directory.
     """
 
     node_id: UUID
@@ -39,6 +40,7 @@ class Node(Struct, frozen=True, kw_only=True, gc=False):
     digest: bytes = b""
     target: str = ""
     content_version: int = 0
+    xattrs: Xattrs = ()
 
     @property
     def place(self) -> tuple[UUID, str]:
@@ -62,10 +64,41 @@ def replace(node: Node, **changes: object) -> Node:
 
 
 def same_attributes(one: Node, other: Node) -> bool:
-    """Whether two nodes agree on mode and, where it counts, on modification time. A link's own are not compared."""
+    """Whether two nodes agree on mode, extended attributes and, where it counts, modification time. A link's own are not compared."""
     if one.kind is Kind.SYMLINK:
         return True
-    return one.mode == other.mode and (one.kind is not Kind.FILE or one.mtime_ns == other.mtime_ns)
+    same_time = one.kind is not Kind.FILE or one.mtime_ns == other.mtime_ns
+    return same_time and one.mode == other.mode and one.xattrs == other.xattrs
+
+
+def merge_xattrs(remote: Xattrs, local: Xattrs, synced: Xattrs) -> Xattrs:
+    """Each extended attribute merged for itself: the journal's where the journal has changed it, else the disk's.
+
+    Where both together are more than a node may have, the journal's alone.
+    """
+    if remote in (synced, local):
+        return local
+    theirs, ours, base = dict(remote), dict(local), dict(synced)
+    merged = {
+        name: value
+        for name in theirs.keys() | ours.keys()
+        if (value := (theirs if theirs.get(name) != base.get(name) else ours).get(name)) is not None
+    }
+    found = tuple(sorted(merged.items()))
+    return remote if xattrs_problem(found) is not None else found
+
+
+def agreed_xattrs(remote: Xattrs, local: Xattrs, synced: Xattrs) -> Xattrs:
+    """Of extended attributes what the two sides agree on; where they do not, what they last agreed on."""
+    if remote == local:
+        return remote
+    theirs, ours, base = dict(remote), dict(local), dict(synced)
+    found = {
+        name: value
+        for name in theirs.keys() | ours.keys() | base.keys()
+        if (value := (ours if ours.get(name) == theirs.get(name) else base).get(name)) is not None
+    }
+    return tuple(sorted(found.items()))
 
 
 def same(one: Node | None, other: Node | None) -> bool:
@@ -235,6 +268,8 @@ class Trees:
         copies: For a node whose content has lost on this device, the conflict copy that it was given.
         unannounced: Directories that another device deleted and that had to stay: they are told to nobody.
         ignored: Nodes that the rules of this folder ignore: each device keeps what it has of them.
+        lacking: Names of a node's extended attributes that this disk has not taken. They count as being there.
+        oversized: Nodes whose object has more extended attributes than are synced: what was known of them stands.
         dirty: Ids whose three states may differ. All others are equal in all three trees, or are in `unread`.
         unread: Local files whose content is not known. Those that only the disk has are not `dirty`: nothing can be
             decided of them yet, and there may be very many.
@@ -248,6 +283,8 @@ class Trees:
         self.copies: dict[UUID, UUID] = {}
         self.unannounced: set[UUID] = set()
         self.ignored: set[UUID] = set()
+        self.lacking: dict[UUID, tuple[str, ...]] = {}
+        self.oversized: set[UUID] = set()
         self.dirty: set[UUID] = set()
         self.unread: set[UUID] = set()
 

@@ -9,7 +9,7 @@ from typing import Annotated, Final, Literal, TypeVar
 from uuid import UUID
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from broker.errors import Corrupt
 from broker.model import (
@@ -23,6 +23,7 @@ from broker.model import (
     Nanoseconds,
     Operation,
     Sequence,
+    Xattrs,
 )
 
 MAX_MESSAGE_SIZE_BYTES: Final = 256 * 1024
@@ -153,7 +154,8 @@ Inbox = ChangeNotice | CommitRefused | CommitAccepted | MembershipChanged | Hold
 class SnapshotNode(Struct, frozen=True, kw_only=True):
     """A live node, as a snapshot tells of it. Parents come before their children.
 
-    `content_version` is the sequence that gave a file its content: `CopiedContent` names it by that.
+    `content_version` is the sequence that gave a file its content: `CopiedContent` names it by that. `xattrs` is left
+    out where there are none.
     """
 
     node_id: UUID
@@ -167,6 +169,7 @@ class SnapshotNode(Struct, frozen=True, kw_only=True):
     content: FullContent | None = None
     content_version: Sequence = 0
     mounted_workspace_id: UUID | None = None
+    xattrs: Xattrs | UnsetType = UNSET
 
 
 class StreamHead(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -209,6 +212,7 @@ _snapshot_decoder = msgspec.msgpack.Decoder(SnapshotNode)
 _content_decoder = msgspec.msgpack.Decoder(FullContent)
 _stream_head_decoder = msgspec.msgpack.Decoder(StreamHead)
 _retained_decoder = msgspec.msgpack.Decoder(RetainedVersion)
+_xattrs_decoder = msgspec.msgpack.Decoder(Xattrs)
 _deleted_decoder = msgspec.msgpack.Decoder(DeletedNode)
 
 
@@ -244,6 +248,16 @@ def decode_snapshot_node(data: bytes) -> SnapshotNode:
 def decode_content(data: bytes) -> FullContent:
     """Read a stored manifest. Raises `Corrupt` as `decode_request` does."""
     return _decode(_content_decoder, data)
+
+
+def encode_xattrs(xattrs: Xattrs) -> bytes | None:
+    """Extended attributes as databases keep them; None for none."""
+    return _encoder.encode(xattrs) if xattrs else None
+
+
+def decode_xattrs(data: bytes | None) -> Xattrs:
+    """The way back. Raises `Corrupt` as `decode_request` does."""
+    return _decode(_xattrs_decoder, data) if data else ()
 
 
 def decode_stream_head(data: bytes) -> StreamHead:

@@ -4,19 +4,24 @@ All of them are frozen, and pure: nothing here waits, reads a clock or opens any
 """
 
 import hashlib
+import itertools
 import unicodedata
 from collections.abc import Iterable
 from enum import StrEnum
 from typing import Annotated, Final
 from uuid import UUID
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 MAX_CHUNK_SIZE_BYTES: Final = 4 * 1024 * 1024
 MAX_NAME_SIZE_BYTES: Final = 255
 MAX_TARGET_SIZE_BYTES: Final = 4095
 MAX_OPERATIONS_PER_COMMIT: Final = 20_000
 MODE_MASK: Final = 0o777
+MAX_XATTRS: Final = 64
+MAX_XATTRS_SIZE_BYTES: Final = 64 * 1024
+"""Of a node's extended attributes together, names and values. Some file systems take no more of one."""
+XATTR_PREFIX: Final = "user."
 RESERVED_NAME: Final = ".hutch"
 
 ROOT: Final = UUID(int=0)
@@ -28,6 +33,10 @@ Mode = Annotated[int, Meta(ge=0, le=MODE_MASK)]
 Nanoseconds = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 FileSize = Annotated[int, Meta(ge=0, le=2**62)]
 ChunkSize = Annotated[int, Meta(ge=1, le=MAX_CHUNK_SIZE_BYTES)]
+
+
+Xattrs = tuple[tuple[str, bytes], ...]
+"""Extended attributes: names and values, ascending by name. All names begin with `user.`; see `xattrs_problem`."""
 
 
 class Kind(StrEnum):
@@ -200,6 +209,7 @@ def make_splices(base: Manifest, new: Manifest) -> tuple[Splice, ...]:
 
 # --- operations: what a commit asks for. `base_version` is the node's version that the author saw; None: a new node.
 # --- A version is the sequence of the commit that last changed the node (its deletion included).
+# --- Where `xattrs` is left out, a live node keeps what it has, and a new or revived one has none: so older agents write.
 
 
 class Put(Struct, frozen=True, kw_only=True, tag="put"):
@@ -212,6 +222,7 @@ class Put(Struct, frozen=True, kw_only=True, tag="put"):
     mode: Mode
     mtime_ns: Nanoseconds
     content: Content
+    xattrs: Xattrs | UnsetType = UNSET
 
 
 class MakeDirectory(Struct, frozen=True, kw_only=True, tag="mkdir"):
@@ -222,6 +233,7 @@ class MakeDirectory(Struct, frozen=True, kw_only=True, tag="mkdir"):
     parent_id: UUID
     name: str
     mode: Mode
+    xattrs: Xattrs | UnsetType = UNSET
 
 
 class MakeSymlink(Struct, frozen=True, kw_only=True, tag="symlink"):
@@ -255,12 +267,16 @@ class Move(Struct, frozen=True, kw_only=True, tag="move"):
 
 
 class SetAttributes(Struct, frozen=True, kw_only=True, tag="attributes"):
-    """Other permission bits, another modification time. Directories and mounts have no `mtime_ns`."""
+    """Other permission bits, another modification time, other extended attributes (all that the node has then).
+
+    Directories and mounts have no `mtime_ns`; only files and directories have `xattrs`.
+    """
 
     node_id: UUID
     base_version: Sequence
     mode: Mode
     mtime_ns: Nanoseconds | None = None
+    xattrs: Xattrs | UnsetType = UNSET
 
 
 class Delete(Struct, frozen=True, kw_only=True, tag="delete"):
@@ -331,4 +347,22 @@ def target_problem(target: str) -> str | None:
         return "the link's target is empty or has a NUL byte"
     if size > MAX_TARGET_SIZE_BYTES:
         return f"the link's target is longer than {MAX_TARGET_SIZE_BYTES} bytes"
+    return None
+
+
+def xattrs_problem(xattrs: Xattrs) -> str | None:
+    """Say why no node may have these extended attributes; None when one may."""
+    names = [name for name, _ in xattrs]
+    try:
+        sizes = [len(name.encode("utf-8")) + len(value) for name, value in xattrs]
+    except UnicodeEncodeError:
+        return "an extended attribute's name is not valid UTF-8"
+    if any(not name.startswith(XATTR_PREFIX) or name == XATTR_PREFIX or "\0" in name for name in names):
+        return f"an extended attribute's name does not begin with `{XATTR_PREFIX}`, or has a NUL byte"
+    if any(len(name.encode("utf-8")) > MAX_NAME_SIZE_BYTES for name in names):
+        return f"an extended attribute's name is longer than {MAX_NAME_SIZE_BYTES} bytes"
+    if any(one >= other for one, other in itertools.pairwise(names)):
+        return "extended attributes are not in order, or one stands there twice"
+    if len(xattrs) > MAX_XATTRS or sum(sizes) > MAX_XATTRS_SIZE_BYTES:
+        return f"more than {MAX_XATTRS} extended attributes, or {MAX_XATTRS_SIZE_BYTES} bytes of them"
     return None

@@ -11,9 +11,18 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
+from msgspec import UNSET
 
 from broker.errors import CursorUnknown, NotFound, Unavailable
-from broker.messages import DeletedNode, RetainedVersion, SnapshotNode, StreamHead, decode_content, encode
+from broker.messages import (
+    DeletedNode,
+    RetainedVersion,
+    SnapshotNode,
+    StreamHead,
+    decode_content,
+    decode_xattrs,
+    encode,
+)
 from broker.model import Cursor, Kind, first_chain
 from metadata import sql
 from metadata.database import translate
@@ -116,7 +125,13 @@ async def _stream(
     cursor = await connection.cursor(*query)
     while rows := await cursor.fetch(PAGE_ROWS):
         small: list[Any] = []
+        room = PAGE_SIZE_BYTES
         for row in rows:
+            size_bytes = len(row.get("xattrs") or b"")
+            if size_bytes > room:  # many may be much, though one is not
+                yield await asyncio.to_thread(_encode_rows, small, encode_row)
+                small, room = [], PAGE_SIZE_BYTES
+            room -= size_bytes
             if row["manifest"] is None and row["content_version"] is not None:
                 yield await asyncio.to_thread(_encode_rows, small, encode_row)
                 small = []
@@ -150,6 +165,7 @@ def _encode_node(row: Any, manifest: bytes | None) -> bytes:
         content=decode_content(manifest) if manifest is not None else None,
         content_version=row["content_version"] or 0,
         mounted_workspace_id=row["mounted_workspace_id"],
+        xattrs=decode_xattrs(row["xattrs"]) or UNSET,
     )
     return encode(node)
 

@@ -133,6 +133,7 @@ class Node(Struct, frozen=True, gc=False):
     content_version: int | None = None
     target: str | None = None
     mounted_workspace_id: UUID | None = None
+    xattrs: bytes | None = None
 
 
 class NewVersion(Struct, frozen=True, kw_only=True, gc=False):

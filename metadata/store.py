@@ -120,6 +120,7 @@ async def _write_nodes(connection: Any, decisions: Decisions) -> None:
             node.content_version,
             node.target,
             node.mounted_workspace_id,
+            node.xattrs,
         )
         for (workspace_id, _), node in decisions.nodes.items()
     ]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 from uuid import UUID
 
-from msgspec import Struct
+from msgspec import Struct, UnsetType
 
 from broker.model import (
     ROOT,
@@ -24,6 +24,7 @@ from broker.model import (
     SetAttributes,
     name_problem,
     target_problem,
+    xattrs_problem,
 )
 from metadata.state import Author, Node, Workspace
 from sync_workers.content import Manifests
@@ -68,10 +69,19 @@ def find_problem(context: Context, draft: Draft, op: Operation) -> Problem | Non
     if op.node_id in draft.deletes:
         return ConflictCode.STALE_VERSION, "an earlier operation of this commit deletes the node"
     node = draft.get(op.node_id)
+    if (problem := _find_xattrs_problem(op)) is not None:
+        return problem
     if isinstance(op, SetAttributes | Delete):
         gone = node is None or node.deleted
         return (ConflictCode.STALE_VERSION, "the node is deleted") if gone else None
     return _find_misfit(op, node) or _find_mount_problem(context, op, node)
+
+
+def _find_xattrs_problem(op: Operation) -> Problem | None:
+    if not isinstance(op, Put | MakeDirectory | SetAttributes) or isinstance(op.xattrs, UnsetType):
+        return None
+    problem = xattrs_problem(op.xattrs)
+    return (ConflictCode.BAD_NAME, problem) if problem else None
 
 
 def _find_misfit(op: Put | MakeDirectory | MakeSymlink | Mount | Move, node: Node | None) -> Problem | None:

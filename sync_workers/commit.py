@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from typing import Any, assert_never
 from uuid import UUID
 
-from msgspec import Struct, field
+from msgspec import UNSET, Struct, UnsetType, field
 from msgspec.structs import replace
 
-from broker.messages import Conflict, decode_content
+from broker.messages import Conflict, decode_content, decode_xattrs, encode_xattrs
 from broker.model import (
     ConflictCode,
     CopiedContent,
@@ -28,6 +28,7 @@ from broker.model import (
     Put,
     SetAttributes,
     SplicedContent,
+    Xattrs,
 )
 from metadata.state import NewVersion, Node
 from sync_workers.admission import KINDS, Context, find_problem
@@ -106,7 +107,7 @@ class _Work:
             case Put():
                 self._put(index, op)
             case MakeDirectory():
-                self._place(index, op, mode=op.mode)
+                self._place(index, op, mode=op.mode, xattrs=self._xattrs(op))
             case MakeSymlink():
                 self._place(index, op, target=op.target, mtime_ns=op.mtime_ns)
             case Mount():
@@ -152,10 +153,20 @@ class _Work:
         node = self._known(op.node_id)
         mode = op.mode if node.kind in (Kind.FILE, Kind.DIRECTORY) else 0
         mtime_ns = op.mtime_ns if node.kind in (Kind.FILE, Kind.SYMLINK) else None
-        self._told_as[index] = replace(op, mode=mode, mtime_ns=mtime_ns)
+        xattrs = op.xattrs if node.kind in (Kind.FILE, Kind.DIRECTORY) else UNSET
+        op = self._told_as[index] = replace(op, mode=mode, mtime_ns=mtime_ns, xattrs=xattrs)
         if mtime_ns is None:
             mtime_ns = node.mtime_ns
-        self.draft.changed[op.node_id] = replace(node, mode=mode, mtime_ns=mtime_ns, version=self.draft.seq)
+        self.draft.changed[op.node_id] = replace(
+            node, mode=mode, mtime_ns=mtime_ns, xattrs=self._xattrs(op), version=self.draft.seq
+        )
+
+    def _xattrs(self, op: Put | MakeDirectory | SetAttributes) -> bytes | None:
+        """As the node's row shall have them."""
+        if not isinstance(op.xattrs, UnsetType):
+            return encode_xattrs(op.xattrs)
+        node = self.draft.get(op.node_id)
+        return None if node is None or node.deleted else node.xattrs
 
     # --- content
 
@@ -168,8 +179,15 @@ class _Work:
             return
         self._use_chunks(index, op, whole)
         self._whole_at[index] = self.contents[op.node_id] = whole
-        seq, size_bytes = self.draft.seq, whole.size_bytes
-        self._place(index, op, mode=op.mode, mtime_ns=op.mtime_ns, size_bytes=size_bytes, content_version=seq)
+        self._place(
+            index,
+            op,
+            mode=op.mode,
+            mtime_ns=op.mtime_ns,
+            size_bytes=whole.size_bytes,
+            content_version=self.draft.seq,
+            xattrs=self._xattrs(op),
+        )
 
     def _use_chunks(self, index: int, op: Put, whole: Whole) -> None:
         missing: dict[bytes, None] = {}
@@ -242,9 +260,10 @@ class _Work:
             "parent_id": op.parent_id,
             "name": op.name,
         }
+        xattrs: Xattrs | UnsetType = decode_xattrs(node.xattrs) or UNSET
         match node.kind:
             case Kind.DIRECTORY:
-                return MakeDirectory(**place, mode=node.mode)
+                return MakeDirectory(**place, mode=node.mode, xattrs=xattrs)
             case Kind.SYMLINK:
                 return MakeSymlink(**place, target=node.target or "", mtime_ns=node.mtime_ns)
             case Kind.MOUNT:
@@ -255,6 +274,7 @@ class _Work:
                 content = load_manifest(
                     self.context.manifests, workspace_id, op.node_id, node.content_version
                 )
-                return (
-                    Put(**place, mode=node.mode, mtime_ns=node.mtime_ns, content=content) if content else None
-                )
+                if content is None:
+                    return None
+                attributes: dict[str, Any] = {"mode": node.mode, "mtime_ns": node.mtime_ns, "xattrs": xattrs}
+                return Put(**place, **attributes, content=content)

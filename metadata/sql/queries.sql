@@ -89,7 +89,7 @@ found (workspace_id, node_id) AS (
     WHERE NOT n.deleted
 )
 SELECT made_at > $8::timestamptz AS young, workspace_id, node_id, parent_id, name, kind, version, deleted, mode, mtime_ns,
-    size_bytes, content_version, target, mounted_workspace_id
+    size_bytes, content_version, target, mounted_workspace_id, xattrs
 FROM found JOIN nodes USING (workspace_id, node_id);
 
 -- find_guard --
@@ -165,15 +165,15 @@ INSERT INTO journal (workspace_id, seq, chain, entry)
 SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bytea[], $4::bytea[]);
 
 -- write_nodes --
--- New nodes, and all columns of changed ones. $1 to $13: the columns, in the order of `nodes`.
+-- New nodes, and all columns of changed ones. $1 to $14: the columns, in the order of `nodes`.
 INSERT INTO nodes (workspace_id, node_id, parent_id, name, kind, version, deleted, mode, mtime_ns, size_bytes,
-    content_version, target, mounted_workspace_id)
+    content_version, target, mounted_workspace_id, xattrs)
 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::bigint[], $7::boolean[],
-    $8::integer[], $9::bigint[], $10::bigint[], $11::bigint[], $12::text[], $13::uuid[])
+    $8::integer[], $9::bigint[], $10::bigint[], $11::bigint[], $12::text[], $13::uuid[], $14::bytea[])
 ON CONFLICT (workspace_id, node_id) DO UPDATE
 SET parent_id = excluded.parent_id, name = excluded.name, version = excluded.version, deleted = excluded.deleted,
     mode = excluded.mode, mtime_ns = excluded.mtime_ns, size_bytes = excluded.size_bytes,
-    content_version = excluded.content_version, target = excluded.target;
+    content_version = excluded.content_version, target = excluded.target, xattrs = excluded.xattrs;
 
 -- write_versions --
 -- History. $1 to $11: the columns, in the order of `versions`.

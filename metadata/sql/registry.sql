@@ -201,7 +201,7 @@ SELECT near.*,
         WHERE v.workspace_id = $1 AND v.node_id = near.node_id AND v.version = near.content_version) AS manifest
 FROM (
     SELECT n.node_id, n.parent_id, n.name, n.kind, n.version, n.mode, n.mtime_ns, n.target,
-           n.content_version, n.mounted_workspace_id
+           n.content_version, n.mounted_workspace_id, n.xattrs
     FROM nodes n LEFT JOIN tree USING (node_id)
     WHERE n.workspace_id = $1 AND NOT n.deleted
     ORDER BY tree.depth NULLS LAST

@@ -67,6 +67,7 @@ CREATE TABLE nodes (
     content_version bigint,                     -- files: whose row of `versions` holds the content
     target          text,                       -- symlinks
     mounted_workspace_id uuid REFERENCES workspaces,        -- mounts
+    xattrs          bytea,                      -- files and directories: extended attributes, encoded; NULL: none
     made_at         timestamptz NOT NULL DEFAULT now(),     -- '-infinity': before anybody wrote it down
     PRIMARY KEY (workspace_id, node_id),
     -- A tripwire, not the check: `decide` says name_taken before this can fire.

@@ -33,6 +33,7 @@ from broker.messages import (
     decode_content,
     decode_inbox,
     decode_request,
+    decode_xattrs,
 )
 from broker.model import Chunk, Cursor, Kind, first_chain
 from metadata.memory import MemoryStore
@@ -422,6 +423,7 @@ class Line:
                 if node.kind is Kind.FILE
                 else None,
                 content_version=node.content_version or 0,
+                xattrs=decode_xattrs(node.xattrs) or msgspec.UNSET,
             )
             for node in self.world.store.nodes[workspace_id].values()
             if not node.deleted

@@ -2,9 +2,10 @@
 
 from uuid import UUID
 
+from msgspec import UnsetType
 from msgspec.structs import replace
 
-from broker.messages import decode_content, decode_entry
+from broker.messages import decode_content, decode_entry, encode_xattrs
 from broker.model import (
     Content,
     CopiedContent,
@@ -77,19 +78,27 @@ def _apply(
         case SetAttributes():
             node = live[op.node_id]
             mtime_ns = node.mtime_ns if op.mtime_ns is None else op.mtime_ns
-            live[op.node_id] = replace(node, mode=op.mode, mtime_ns=mtime_ns, version=seq)
+            xattrs = _xattrs(op, live)
+            live[op.node_id] = replace(node, mode=op.mode, mtime_ns=mtime_ns, xattrs=xattrs, version=seq)
         case Move():
             node = live[op.node_id]
             live[op.node_id] = replace(node, parent_id=op.parent_id, name=op.name, version=seq)
         case Put():
             contents[op.node_id] = _read(op.content, op.node_id, before)
-            live[op.node_id] = _make(op, Kind.FILE, seq, mode=op.mode, mtime_ns=op.mtime_ns)
+            xattrs = _xattrs(op, live)
+            live[op.node_id] = _make(op, Kind.FILE, seq, mode=op.mode, mtime_ns=op.mtime_ns, xattrs=xattrs)
         case MakeDirectory():
-            live[op.node_id] = _make(op, Kind.DIRECTORY, seq, mode=op.mode)
+            live[op.node_id] = _make(op, Kind.DIRECTORY, seq, mode=op.mode, xattrs=_xattrs(op, live))
         case MakeSymlink():
             live[op.node_id] = _make(op, Kind.SYMLINK, seq, mtime_ns=op.mtime_ns, target=op.target)
         case Mount():
             live[op.node_id] = _make(op, Kind.MOUNT, seq, mounted_workspace_id=op.mounted_workspace_id)
+
+
+def _xattrs(op: Put | MakeDirectory | SetAttributes, live: dict[UUID, Node]) -> bytes | None:
+    if not isinstance(op.xattrs, UnsetType):
+        return encode_xattrs(op.xattrs)
+    return live[op.node_id].xattrs if op.node_id in live else None
 
 
 def _make(op: Put | MakeDirectory | MakeSymlink | Mount, kind: Kind, seq: int, **values: object) -> Node:

@@ -12,7 +12,7 @@ from metadata.store import Store
 
 _NODE_COLUMNS = (
     "node_id, parent_id, name, kind, version, deleted, mode, mtime_ns, size_bytes, content_version, target,"
-    " mounted_workspace_id"
+    " mounted_workspace_id, xattrs"
 )
 
 

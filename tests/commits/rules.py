@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from hashlib import sha256
 
-from broker.messages import StagedCommitRequest, decode_entry, encode
+from broker.messages import StagedCommitRequest, decode_entry, decode_xattrs, encode
 from broker.model import (
     ConflictCode,
     CopiedContent,
@@ -20,7 +20,7 @@ from metadata.state import Accepted, Dead, Refused, Replayed, Submission
 from sync_workers.decide import MAX_CONFLICTS, refuse_all
 from tests.commits.follow import follow
 from tests.commits.suite import commit
-from tests.commits.words import chmod, copy, delete, mkdir, mount, move, put, splice
+from tests.commits.words import chmod, copy, delete, link, mkdir, mount, move, put, splice
 from tests.commits.world import Backing, World, codes, letter_chunk
 
 
@@ -59,6 +59,62 @@ async def an_accepted_request_is_answered_the_same_again(backing: Backing) -> No
     assert isinstance(first, Accepted)
     assert again == Replayed(at=first.head, entry=first.entry)
     assert len(await backing.list_journal(world.id("home"))) == 2
+
+
+def xattrs_of(world: World, node: str) -> object:
+    return decode_xattrs(world.nodes[world.id(node)].xattrs)
+
+
+async def extended_attributes_stay_until_somebody_sets_others(backing: Backing) -> None:
+    """An older agent does not send them: it takes none away by that. All that is set is what there is then."""
+    world = await make(backing)
+    one, two = (("user.a", b"1"),), (("user.a", b"2"), ("user.b", bytes(3)))
+    says = [put("f", xattrs=one), mkdir("d", xattrs=two), link("l")]
+    assert await commit(world, says) == []
+    await world.look()
+    assert (xattrs_of(world, "f"), xattrs_of(world, "d"), xattrs_of(world, "l")) == (one, two, ())
+    assert await commit(world, [put("f", content="b"), chmod("d"), chmod("l", xattrs=one)]) == []
+    assert await commit(world, [move("f", "g"), move("d", "e")]) == []
+    await world.look()
+    assert (xattrs_of(world, "f"), xattrs_of(world, "d"), xattrs_of(world, "l")) == (one, two, ())
+    assert await commit(world, [chmod("f", xattrs=two), chmod("d", xattrs=())]) == []
+    await world.look()
+    assert (xattrs_of(world, "f"), xattrs_of(world, "d")) == (two, ())
+    await follow(world)
+
+
+async def a_revived_node_has_the_extended_attributes_that_came_with_it(backing: Backing) -> None:
+    """With a move come all that it had; with a put or a new directory, those that are named."""
+    world = await make(backing)
+    one, two = (("user.a", b"1"),), (("user.b", b"2"),)
+    says = [put(name, xattrs=one) for name in "fgh"] + [mkdir(name, xattrs=one) for name in "de"]
+    assert await commit(world, says) == []
+    assert await commit(world, [delete(name) for name in "fghde"]) == []
+    says = [move("f"), put("g"), put("h", xattrs=two), move("d"), mkdir("e")]
+    assert await commit(world, says) == []
+    await world.look()
+    assert [xattrs_of(world, name) for name in "fghde"] == [one, (), two, one, ()]
+    await follow(world)
+
+
+async def extended_attributes_that_no_node_may_have_are_refused(backing: Backing) -> None:
+    world = await make(backing)
+    assert await commit(world, [put("f"), mkdir("d")]) == []
+    for bad in (
+        (("security.selinux", b"x"),),
+        (("user.", b"x"),),
+        (("user.b", b""), ("user.a", b"")),
+        (("user.a", b""), ("user.a", b"")),
+        (("user.a\0", b""),),
+        (("user." + "n" * 251, b""),),
+        tuple((f"user.{number:03}", b"") for number in range(65)),
+        (("user.a", bytes(65_536)),),
+    ):
+        says = [chmod("f", xattrs=bad), put("g", xattrs=bad), mkdir("e", xattrs=bad), mkdir("x")]
+        assert await commit(world, says) == [("bad_name", 0), ("bad_name", 1), ("bad_name", 2)]
+    most = tuple((f"user.{number:03}", bytes(1016)) for number in range(64))
+    assert await commit(world, [chmod("f", xattrs=most)]) == []
+    await follow(world)
 
 
 async def a_refused_request_is_answered_the_same_again(backing: Backing) -> None:
@@ -414,5 +470,5 @@ RULES: list[Rule] = [
     for value in list(globals().values())
     if getattr(value, "__module__", None) == __name__
     and callable(value)
-    and value.__name__ not in ("staged", "make", "told")
+    and value.__name__ not in ("staged", "make", "told", "xattrs_of")
 ]

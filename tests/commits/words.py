@@ -4,6 +4,8 @@ from collections.abc import Callable
 from typing import Final
 from uuid import UUID
 
+from msgspec import UNSET, UnsetType
+
 from broker.model import (
     Content,
     CopiedContent,
@@ -18,6 +20,7 @@ from broker.model import (
     SetAttributes,
     Splice,
     SplicedContent,
+    Xattrs,
     manifest_digest,
     subtree_digest,
 )
@@ -48,6 +51,7 @@ def put(
     parent: str = "/",
     content: str | SayContent = "a",
     base: int | None = STANDING,
+    xattrs: Xattrs | UnsetType = UNSET,
 ) -> Say:
     """A file; its content is one chunk per letter."""
 
@@ -60,6 +64,7 @@ def put(
             mode=0o644,
             mtime_ns=1,
             content=full(content) if isinstance(content, str) else content(world, node),
+            xattrs=xattrs,
         )
 
     return say
@@ -88,7 +93,13 @@ def copy(source: str, version: int | None = None) -> SayContent:
     return say
 
 
-def mkdir(node: str, name: str | None = None, parent: str = "/", base: int | None = STANDING) -> Say:
+def mkdir(
+    node: str,
+    name: str | None = None,
+    parent: str = "/",
+    base: int | None = STANDING,
+    xattrs: Xattrs | UnsetType = UNSET,
+) -> Say:
     """A directory."""
     return lambda world: MakeDirectory(
         node_id=world.id(node),
@@ -96,6 +107,7 @@ def mkdir(node: str, name: str | None = None, parent: str = "/", base: int | Non
         parent_id=world.id(parent),
         name=node if name is None else name,
         mode=0o755,
+        xattrs=xattrs,
     )
 
 
@@ -132,10 +144,12 @@ def move(node: str, name: str | None = None, parent: str = "/", base: int | None
     )
 
 
-def chmod(node: str, mode: int = 0o700, base: int | None = STANDING) -> Say:
+def chmod(
+    node: str, mode: int = 0o700, base: int | None = STANDING, xattrs: Xattrs | UnsetType = UNSET
+) -> Say:
     """Other attributes."""
     return lambda world: SetAttributes(
-        node_id=world.id(node), base_version=_seen(world, node, base), mode=mode, mtime_ns=5
+        node_id=world.id(node), base_version=_seen(world, node, base), mode=mode, mtime_ns=5, xattrs=xattrs
     )
 
 

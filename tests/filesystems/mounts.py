@@ -28,6 +28,10 @@ class Mounts:
         """A file system in memory. It has an exchange of names, and fine times."""
         self._mount(place, "-t", "tmpfs", "-o", f"size={size}", "hutch-test")
 
+    def ramfs(self, place: Path) -> None:
+        """A file system in memory that lists no extended attributes, and takes none."""
+        self._mount(place, "-t", "ramfs", "hutch-test")
+
     def ext4(self, place: Path, *, size_bytes: int = 64_000_000, coarse: bool = False) -> None:
         """A file system in an image. With `coarse` its inodes are the small ones of old: times of whole seconds."""
         if shutil.which("mkfs.ext4") is None:

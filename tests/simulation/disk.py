@@ -11,7 +11,7 @@ data and names become durable apart, by fsync of the file and of the directory.
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from errno import EACCES, EEXIST, EINVAL, EISDIR, ENOENT, ENOSPC, ENOTDIR, ENOTEMPTY
+from errno import EACCES, EEXIST, EINVAL, EISDIR, ENOENT, ENOSPC, ENOTDIR, ENOTEMPTY, ENOTSUP
 from os import strerror
 from typing import Final
 
@@ -110,12 +110,16 @@ class Disk:
         tell: Callable[[str, str], None],
         has_exchange: bool,
         folds_case: bool = False,
+        has_xattrs: bool = True,
+        xattr_size_bytes: int = 65_536,
     ) -> None:
         self.name = name
         self.folder = f"/simulated/{name}"
         self.chance = chance
         self.has_exchange = has_exchange
         self.folds_case = folds_case
+        self.has_xattrs = has_xattrs
+        self.xattr_size_bytes = xattr_size_bytes
         self.faults = Faults()
         self.ambushes: list[Ambush] = []
         self.shown: Callable[[str, bytes], None] = lambda path, data: None
@@ -179,6 +183,13 @@ class Disk:
             inode.mtime_ns = mtime_ns
         inode.ctime_ns = self.now_ns()
         self.tell(inode)
+
+    def check_xattr(self, value: bytes) -> None:
+        """Whether the disk takes an extended attribute."""
+        if not self.has_xattrs:
+            raise error(ENOTSUP)
+        if len(value) > self.xattr_size_bytes:
+            raise error(ENOSPC)
 
     # --- names
 
@@ -554,6 +565,16 @@ class Hands:
         """Change a file's time."""
         self._disk.change_attributes(self._file(path), mtime_ns=mtime_ns)
 
+    def tag(self, path: str, name: str, value: bytes | None) -> None:
+        """Set an extended attribute, or (None) remove it."""
+        self._disk.check_xattr(value or b"")
+        inode = self._disk.get(*self._at(path), engine=False)
+        if value is None:
+            inode.xattrs.pop(name, None)
+        else:
+            inode.xattrs[name] = value
+        self._disk.change_attributes(inode)
+
     def sync(self, path: str) -> None:
         """Make a file durable, with all names that lead to it."""
         directory, name = self._at(path)
@@ -621,7 +642,7 @@ class Hands:
 def _describe(inode: Inode) -> tuple[object, ...]:
     mode = inode.mode & 0o777
     if inode.kind == "directory":
-        return ("directory", mode)
+        return ("directory", mode, dict(inode.xattrs))
     if inode.kind == "symlink":
         return ("symlink", inode.target)
     return ("file", mode, inode.mtime_ns, dict(inode.xattrs), inode.data)

@@ -51,9 +51,26 @@ class Disks:
         self.handles: dict[int, Handle] = {}
         self._next_fd = FIRST_FD
 
-    def add(self, name: str, *, has_exchange: bool = True, folds_case: bool = False) -> Disk:
+    def add(
+        self,
+        name: str,
+        *,
+        has_exchange: bool = True,
+        folds_case: bool = False,
+        has_xattrs: bool = True,
+        xattr_size_bytes: int = 65_536,
+    ) -> Disk:
         """A new, empty disk."""
-        disk = Disk(name, self._chance, self._clock, self._tell, has_exchange, folds_case)
+        disk = Disk(
+            name,
+            self._chance,
+            self._clock,
+            self._tell,
+            has_exchange,
+            folds_case,
+            has_xattrs,
+            xattr_size_bytes,
+        )
         self._disks[name] = disk
         return disk
 
@@ -267,21 +284,28 @@ class SimulatedOs:
         self.chmod(fd, mode)
 
     def listxattr(self, fd: int) -> list[str]:
-        return sorted(self._handle(fd).inode.xattrs)
+        return sorted(self._attributed(fd).inode.xattrs)
+
+    def _attributed(self, fd: int) -> Handle:
+        handle = self._handle(fd)
+        if not handle.disk.has_xattrs:
+            raise error(errno.ENOTSUP)
+        return handle
 
     def getxattr(self, fd: int, name: str) -> bytes:
-        inode = self._handle(fd).inode
+        inode = self._attributed(fd).inode
         if name not in inode.xattrs:
             raise error(errno.ENODATA)
         return inode.xattrs[name]
 
     def setxattr(self, fd: int, name: str, value: bytes, flags: int = 0) -> None:
-        handle = self._handle(fd)
+        handle = self._attributed(fd)
+        handle.disk.check_xattr(value)
         handle.inode.xattrs[name] = bytes(value)
         handle.disk.change_attributes(handle.inode)
 
     def removexattr(self, fd: int, name: str) -> None:
-        handle = self._handle(fd)
+        handle = self._attributed(fd)
         if handle.inode.xattrs.pop(name, None) is None:
             raise error(errno.ENODATA)
         handle.disk.change_attributes(handle.inode)

@@ -51,6 +51,18 @@ MUTANTS: Final = (
         "        subtree_digest(known)\n        return None",
     ),
     Mutant(
+        "a disk that has no extended attributes takes them away elsewhere",
+        "agent/xattrs.py",
+        "        return Seen(known, had=False)",
+        "        return Seen((), had=False)",
+    ),
+    Mutant(
+        "extended attributes that the disk did not take are not remembered",
+        "agent/fetch.py",
+        "            batch.lacking[node.node_id] = _still_lacking(step, left, outcome.lacking[node.node_id]) or None",
+        "            batch.lacking[node.node_id] = None",
+    ),
+    Mutant(
         "a conflict copy takes a name that is not free",
         "agent/place.py",
         "lambda candidate: root.look(prefix + candidate) is None)\n        with contextlib.suppress(FileExistsError):",

@@ -20,6 +20,8 @@ CASES: Final = ("a", "A", "b", "B", "c.txt", "C.txt", "C.TXT", "sub", "SUB")
 TARGETS: Final = ("nowhere", "../outside", "a", "sub")
 
 
+TAGS: Final = ("user.rating", "user.tags", "user.origin")
+
 ALIAS_MARK: Final = " (other spelling"
 """What a name has that a device gives to what its disk has no name for: nobody is told of it."""
 
@@ -392,6 +394,17 @@ class Person:
         self._hands.utime(path, 1_500_000_000_000_000_000 + self._chance.randrange(10**15))
         return f"touch {path}"
 
+    def tag(self) -> str:
+        """A rating, a colour, where it was downloaded from: extended attributes."""
+        path = self._some("file", "directory")
+        if path is None:
+            return "nothing"
+        name = self._chance.choice(TAGS)
+        number = self._chance.randrange(1_000)
+        value = self._chance.choice([None, b"", b"%d" % number, b"%1000d" % number])
+        self._hands.tag(path, name, value)
+        return f"tag {path} {name} {value!r}"
+
     def change_case(self) -> str:
         path = self._some("file", "directory")
         if path is None:
@@ -444,6 +457,7 @@ _CHOICES: Final = (
     (Person.link, 1),
     (Person.chmod, 1),
     (Person.touch, 1),
+    (Person.tag, 3),
     (Person.change_case, 1),
     (Person.turn_into_directory, 1),
     (Person.turn_into_file, 1),

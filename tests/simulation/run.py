@@ -8,21 +8,22 @@ import random
 import sys
 import tempfile
 import traceback
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, MutableMapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from unittest import mock
+from uuid import UUID
 
 import structlog
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from agent.commit import MESSAGE_SIZE_BYTES
 from agent.names import CONFLICT_MARK
 from agent.plan import Plan, plan
-from agent.trees import Tree, Trees
+from agent.trees import Node, Tree, Trees
 from broker.messages import decode_content, decode_entry
-from broker.model import ROOT, Kind
+from broker.model import ROOT, Delete, Kind, Xattrs
 from tests.simulation.cloud import Cloud, Weather
 from tests.simulation.device import SimulatedDevice
 from tests.simulation.disk import Ambush
@@ -47,6 +48,9 @@ FORGETFUL: Final = 0.08
 
 FOLDING: Final = 0.15
 """How often some of the disks take names for one that differ in case alone."""
+
+WITHOUT_XATTRS: Final = 0.15
+"""How often a disk has no extended attributes."""
 
 REST_S: Final = 3600.0
 """How long, by the simulated clock, everything may take to come to rest."""
@@ -205,6 +209,8 @@ class _Run:
             name,
             has_exchange=self.chance.random() < 0.8,
             folds_case=self.folding and self.chance.random() < 0.5,
+            has_xattrs=self.chance.random() >= WITHOUT_XATTRS,
+            xattr_size_bytes=self.chance.choice([65_536, 65_536, 100]),
         )
         disk.shown = partial(self._shown, name)
         if self.options.trace:
@@ -494,6 +500,7 @@ class _Run:
             verdict.lost.append(repr(data[:60]))
         self._check_names(trees[first])
         self._check_aliases()
+        self._check_xattrs()
         self._check_leftovers()
 
     def _describe(self, device: SimulatedDevice) -> dict[str, tuple[object, ...]]:
@@ -502,6 +509,11 @@ class _Run:
         if device.folder is None:
             return seen
         local = device.folder.replica.trees.local
+        lacking = device.folder.replica.trees.lacking
+        for path, found in seen.items():
+            node = local.find(path)
+            if node is not None and node.node_id in lacking:
+                seen[path] = _with_lacking(node, lacking[node.node_id], found)
         return {own_path(local, path): found for path, found in seen.items()}
 
     def _check_aliases(self) -> None:
@@ -514,6 +526,34 @@ class _Run:
                 meant = name in self.record.replaced or CONFLICT_MARK in name
                 if ALIAS_MARK in name and not meant:
                     self.verdict.broken.append(f"others were told of an alias: {operation}")
+
+    def _check_xattrs(self) -> None:
+        """A device whose disk has no extended attributes takes none away; nor does one that is too large for its disk."""
+        room = {d.device_id: self.disks.of(d.name).xattr_size_bytes for d in self.devices}
+        without = {d.device_id for d in self.devices if not self.disks.of(d.name).has_xattrs}
+        had: dict[UUID, Xattrs] = {}
+        parents: dict[UUID, UUID] = {}
+        for data, _ in self.cloud.store.journal[self.cloud.workspace_id]:
+            entry = decode_entry(data)
+            for operation in entry.operations:
+                node_id = operation.node_id
+                if isinstance(operation, Delete):
+                    _forget_below(node_id, had, parents)
+                    continue
+                parents[node_id] = getattr(operation, "parent_id", parents.get(node_id, ROOT))
+                told = getattr(operation, "xattrs", UNSET)
+                if isinstance(told, UnsetType):
+                    continue
+                size_bytes = -1 if entry.device_id in without else room[entry.device_id]
+                taken = [
+                    name
+                    for name, value in had.get(node_id, ())
+                    if name not in dict(told) and len(value) > size_bytes
+                ]
+                is_copy = CONFLICT_MARK in getattr(operation, "name", "")  # it may be another's content now
+                if taken and not is_copy:
+                    self.verdict.broken.append(f"{taken} was taken away by a disk that has not taken it")
+                had[node_id] = told
 
     def _history_of_copies(self) -> set[bytes]:
         """Contents that are versions of what was a conflict copy once: later losses go there."""
@@ -572,6 +612,13 @@ class _Run:
                 self.verdict.broken.append(f"{node.name!r} is an orphan")
 
 
+def _forget_below(node_id: UUID, had: dict[UUID, Xattrs], parents: dict[UUID, UUID]) -> None:
+    had.pop(node_id, None)
+    parents.pop(node_id, None)
+    for child in [child for child, parent_id in parents.items() if parent_id == node_id]:
+        _forget_below(child, had, parents)
+
+
 def own_path(local: Tree, path: str) -> str:
     """A path on disk, by the names that its nodes have elsewhere."""
     names: list[str] = []
@@ -581,6 +628,12 @@ def own_path(local: Tree, path: str) -> str:
         node = local.find(at)
         names.append(name if node is None else node.name)
     return "/".join(names)
+
+
+def _with_lacking(node: Node, names: Collection[str], found: tuple[object, ...]) -> tuple[object, ...]:
+    """What a disk holds, with the extended attributes that it has not taken and counts as being there."""
+    lacking = {name: value for name, value in node.xattrs if name in names}
+    return tuple({**lacking, **value} if isinstance(value, dict) else value for value in found)
 
 
 def _short(entry: object) -> str:

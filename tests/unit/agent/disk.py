@@ -15,10 +15,10 @@ from agent.index import Prints
 from agent.marker import Marker, write_marker
 from agent.place import Intent, Outcome, Staged
 from agent.plan import Change, overlay
-from agent.scan import Sight, scan
+from agent.scan import Marks, Sight, scan
 from agent.trees import Node, Tree, replace
 from broker.messages import encode
-from broker.model import Kind
+from broker.model import Kind, Xattrs
 
 DATE = "2026-11-22"
 
@@ -33,6 +33,7 @@ class Disk:
         self.root = Root(self.path)
         self.tree = Tree()
         self.prints = Prints()
+        self.marks = Marks()
         self._ids = itertools.count(1)
 
     def reopen(self) -> None:
@@ -50,6 +51,22 @@ class Disk:
         target.chmod(mode)
         os.utime(target, ns=(mtime_ns, mtime_ns))
 
+    def tag(self, path: str, **values: bytes | None) -> None:
+        """Set extended attributes, or (None) remove them."""
+        for name, value in values.items():
+            if value is None:
+                os.removexattr(self.path / path, f"user.{name}")
+            else:
+                os.setxattr(self.path / path, f"user.{name}", value)
+
+    def tags(self, path: str) -> Xattrs:
+        """The extended attributes that stand on the disk."""
+        try:
+            names = sorted(os.listxattr(self.path / path))
+        except OSError:
+            return ()
+        return tuple((n, os.getxattr(self.path / path, n)) for n in names if n.startswith("user."))
+
     def rename(self, source: str, target: str) -> None:
         """Rename, over whatever is there."""
         os.rename(self.path / source, self.path / target)
@@ -59,7 +76,12 @@ class Disk:
     def look(self, where: Mapping[str, bool] | None = None) -> Sight:
         """Scan, and take over what was seen. Files get their content as digest, as if they had been hashed."""
         sight = scan(
-            self.root, self.tree, self.prints, where or {"": True}, lambda: UUID(int=next(self._ids))
+            self.root,
+            self.tree,
+            self.prints,
+            where or {"": True},
+            lambda: UUID(int=next(self._ids)),
+            marks=self.marks,
         )
         self.take(sight)
         return sight
@@ -71,7 +93,8 @@ class Disk:
         for node_id, node in sight.local.items():
             path = self.tree.path(node_id)
             if node is not None and node.is_unhashed and path is not None:
-                hashed[node_id] = replace(node, digest=(self.path / path).read_bytes() or b"empty")
+                digest = (self.path / path).read_bytes() or b"empty"
+                hashed[node_id] = replace(node, digest=digest, xattrs=self.tags(path))
         self.tree.update(hashed)
         for node_id, look in sight.prints.items():
             if look is None:
@@ -114,6 +137,8 @@ class Disk:
             target.symlink_to(content)
         else:
             target.write_text(content)
+            for name, value in node.xattrs:
+                os.setxattr(target, name, value)
             os.utime(target, ns=(node.mtime_ns, node.mtime_ns))
             target.chmod(node.mode)
         look = self.root.look(path)
@@ -175,7 +200,9 @@ class Crash(BaseException):
 class Faults:
     """Counts the system calls that change the disk, and stops the machine before or after one of them."""
 
-    CALLS = ("link", "unlink", "rmdir", "mkdir", "rename", "utime", "fchmod", "chmod", "symlink")
+    CALLS = (
+        "link", "unlink", "rmdir", "mkdir", "rename", "utime", "fchmod", "chmod", "symlink", "setxattr", "removexattr",
+    )  # fmt: skip
 
     def __init__(self, monkeypatch, at: int, after: bool) -> None:
         self.count, self.at, self.after = 0, at, after

@@ -10,6 +10,7 @@ import pytest
 from agent import hashing
 from agent.chunk import CuttingCancelled, cut_file
 from agent.hashing import Job, read_files
+from agent.xattrs import Seen
 from broker.model import Chunk
 from tests.unit.agent.disk import Disk
 
@@ -129,3 +130,24 @@ def test_stopping_gives_what_was_read_so_far(disk: Disk, monkeypatch) -> None:
     monkeypatch.setattr(hashing, "cut_file", cut_one)
     reads = read_files(disk.root, [job(disk, "a"), job(disk, "b")], no)
     assert [read.job.path for read in reads] == ["a"]
+
+
+def test_extended_attributes_come_with_the_content(disk: Disk) -> None:
+    try:
+        disk.tag("a", kind=b"draft")
+    except OSError as error:
+        pytest.skip(f"the directory for temporary files has none: {error}")
+    disk.look()
+    (read,) = read_files(disk.root, [job(disk, "a")], no)
+    assert read.seen == Seen((("user.kind", b"draft"),))
+    lacking = Job(**{f: getattr(read.job, f) for f in Job.__struct_fields__} | {"lacking": ("user.kind",)})
+    disk.tag("a", kind=None)
+    assert read_files(disk.root, [lacking], no)[0].seen is None, "it looks otherwise than it was seen"
+
+
+def test_extended_attributes_that_change_while_a_file_is_read_are_not_believed(
+    disk: Disk, monkeypatch
+) -> None:
+    change_while(disk, monkeypatch, lambda: disk.tag("a", kind=b"late"))
+    (read,) = read_files(disk.root, [job(disk, "a")], no)
+    assert (read.content, read.seen, read.error) == (None, None, None)

@@ -17,6 +17,7 @@ from tests.unit.agent.twosided import MANIFESTS, digest_of, new_directory, new_f
 
 WORKSPACE, OTHER = uuid4(), uuid4()
 A, B, C = (UUID(int=number) for number in (1, 2, 3))
+XATTRS = (("user.a", b"1"), ("user.b", b""))
 LOOK = Print(1, 2**63 - 1, 3, 4, -5, 6, 0o644)
 
 
@@ -35,16 +36,19 @@ def index(path: Path) -> Iterator[Index]:
 def full() -> Batch:
     """Some of everything."""
     batch = Batch()
-    batch.remote = {A: new_directory(A, ROOT, "a"), B: new_file(B, A, "b\n", "xy")}
+    batch.remote = {A: new_directory(A, ROOT, "a"), B: replace(new_file(B, A, "b\n", "xy"), xattrs=XATTRS)}
     batch.local = {C: new_link(C, ROOT, "c", "to")}
     batch.synced = {A: new_directory(A, ROOT, "a")}
     batch.prints = {C: LOOK}
     batch.tombstones = {C: 9}
     batch.unannounced = {C: True}
+    batch.lacking = {B: ("user.a", "user.b")}
+    batch.oversized = {A: True}
     batch.manifests = {digest_of("xy"): MANIFESTS[digest_of("xy")]}
     batch.lingering = {".hutch/stage/x": ("c", LOOK)}
     batch.columns = {
         "generation": 4,
+        "xattrs_read": 1,
         "number": 3,
         "request": encode(InFlight(3, b"body", None, {A: None, C: batch.local[C]})),
         "intent": b"intent",
@@ -69,6 +73,7 @@ async def test_all_is_there_again(path: Path) -> None:
         batch.synced,
     )
     assert (trees.tombstones, trees.unannounced, trees.dirty) == ({C: 9}, {C}, {A, B, C})
+    assert (trees.lacking, trees.oversized, state.xattrs_read) == ({B: ("user.a", "user.b")}, {A}, True)
     assert dict(state.prints) == {C: LOOK}
     assert state.lingering == batch.lingering
     assert state.cursor == Cursor(1, 7, b"c" * 32)
@@ -87,11 +92,13 @@ async def test_none_drops_a_row_and_other_folders_keep_theirs(index: Index) -> N
     gone = Batch()
     gone.remote, gone.local, gone.synced = {A: None, B: None}, {C: None}, {A: None}
     gone.prints, gone.tombstones, gone.unannounced = {C: None}, {C: None}, {C: False}
+    gone.lacking, gone.oversized = {B: None}, {A: False}
     gone.lingering, gone.columns = {".hutch/stage/x": None}, {"request": None, "intent": None}
     await index.write(key, gone)
     state, trees = await index.load(WORKSPACE)
     assert (len(trees.remote), len(trees.local), len(trees.synced)) == (0, 0, 0)
     assert (trees.tombstones, trees.unannounced, dict(state.prints), state.lingering) == ({}, set(), {}, {})
+    assert (trees.lacking, trees.oversized) == ({}, set())
     assert (state.request, state.intent) == (None, None)
     assert len((await index.load(OTHER))[1].remote) == 2
     await index.drop_unused_manifests()
@@ -103,6 +110,7 @@ async def test_none_drops_a_row_and_other_folders_keep_theirs(index: Index) -> N
     assert await index.manifests([digest_of("xy")]) == {}
     state, trees = await index.load(OTHER)
     assert (len(trees.remote), state.cursor, dict(state.prints), state.generation) == (0, None, {}, 0)
+    assert (trees.lacking, trees.oversized) == ({}, set())
     # What was asked once is never asked again under the same number.
     assert (state.number, state.left_folder) == (number, "/home/ada/docs")
     assert state.problems is None
@@ -280,6 +288,7 @@ async def test_a_database_of_an_earlier_version_is_taken_over(path: Path, versio
     state, trees = await index.load(WORKSPACE)
     assert (state.generation, state.cursor, state.unclaimed) == (3, Cursor(1, 7, b"chain"), False)
     assert (trees.copies, trees.local.aliases) == ({}, {})
+    assert not state.xattrs_read, "what was set before they were synced has yet to be read"
     batch = Batch()
     batch.columns["unclaimed"] = 1
     node = Node(node_id=UUID(int=5), parent_id=ROOT, name="A", kind=Kind.FILE)

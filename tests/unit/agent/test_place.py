@@ -1,5 +1,6 @@
 """Placing on a real folder: every kind of step, a crash between any two system calls, and people who are faster."""
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -551,3 +552,100 @@ def test_what_was_staged_anew_meanwhile_is_not_put_in_place_half_written(disk: D
     assert outcome.placed == {}
     assert disk.contents().get("fresh") is None
     assert disk.contents()["top"] == "old top"
+
+
+# --- extended attributes
+
+
+def tags(**values: bytes) -> tuple[tuple[str, bytes], ...]:
+    return tuple((f"user.{name}", value) for name, value in sorted(values.items()))
+
+
+def tagged(base: Path) -> Disk:
+    """The same folder, with extended attributes on some of it."""
+    disk = prepared(base)
+    try:
+        for path in ("a", "top", "a/two"):
+            disk.tag(path, old=b"1", kept=b"2", changed=b"3")
+    except OSError as error:
+        pytest.skip(f"the directory for temporary files has none: {error}")
+    disk.look()
+    return disk
+
+
+AFTER = tags(changed=b"4", kept=b"2", new=b"5")
+
+
+def tags_all(disk: Disk) -> Intent:
+    """A file in its place, one that moves and gets another mode, a directory, a new directory, new content, and none left."""
+    a, top, two, one = (disk.node(path) for path in ("a", "top", "a/two", "a/one"))
+    made, file = replace(directory_at(ROOT, "made", NEW[1]), xattrs=AFTER), rewritten(one, "fresh")
+    changes = [
+        Change(a, replace(a, xattrs=AFTER)),
+        Change(top, replace(top, xattrs=())),
+        Change(two, replace(two, parent_id=ROOT, name="moved", mode=0o444, xattrs=AFTER)),
+        Change(None, made),
+        Change(one, replace(file, name="other", xattrs=tags(alone=b"6"))),
+    ]
+    return disk.intend(changes, {file.node_id: "fresh"})
+
+
+TAGGED = {"a": AFTER, "top": (), "moved": AFTER, "made": AFTER, "a/other": tags(alone=b"6")}
+
+
+@pytest.mark.parametrize("exchanges", [True, False], ids=["exchange", "no exchange"])
+def test_extended_attributes_are_set_whatever_call_a_crash_comes_at(tmp_path: Path, exchanges: bool) -> None:
+    at, crashed = 0, True
+    while crashed:
+        for after in (False, True):
+            base = tmp_path / f"{at}-{after}"
+            base.mkdir()
+            disk = tagged(base)
+            intent = tags_all(disk)
+            with pytest.MonkeyPatch.context() as patch:
+                if not exchanges:
+                    patch.setattr(filesystem, "_rename_at", lambda *arguments: False)
+                with pytest.MonkeyPatch.context() as faulty:
+                    Faults(faulty, at, after)
+                    try:
+                        disk.carry_out(intent)
+                        crashed = at == 0
+                    except Crash:
+                        crashed = True
+                disk.reopen()
+                outcome = disk.carry_out(intent)
+            disk.settle(intent, outcome)
+            assert {path: disk.tags(path) for path in TAGGED} == TAGGED
+            assert outcome.disputed == set()
+            assert all(lacking == () for lacking in outcome.lacking.values())
+            assert (disk.path / "moved").stat().st_mode & 0o777 == 0o444
+            assert is_clean(disk)
+        at += 1
+    assert at > 12
+
+
+def test_extended_attributes_that_somebody_has_just_changed_are_left_and_looked_at(tmp_path: Path) -> None:
+    disk = tagged(tmp_path)
+    a, top = disk.node("a"), disk.node("top")
+    intent = disk.intend([Change(node, replace(node, xattrs=AFTER)) for node in (a, top)])
+    disk.tag("a", changed=b"late")
+    disk.tag("top", kept=b"late", more=b"late")
+    outcome = disk.carry_out(intent)
+    assert (outcome.disputed, set(outcome.placed), outcome.look_again) == ({a.node_id}, {top.node_id}, {""})
+    assert disk.tags("a") == tags(changed=b"late", kept=b"2", old=b"1")
+    assert disk.tags("top") == tags(changed=b"4", kept=b"late", more=b"late", new=b"5")
+
+
+def test_extended_attributes_that_the_disk_does_not_take_count_as_placed(tmp_path: Path, monkeypatch) -> None:
+    disk = tagged(tmp_path)
+    top = disk.node("top")
+
+    def refuse(*arguments: object) -> None:
+        raise OSError(errno.ENOTSUP, "not here")
+
+    intent = disk.intend([Change(top, replace(top, xattrs=AFTER))])
+    for name in ("getxattr", "setxattr", "removexattr"):
+        monkeypatch.setattr(os, name, refuse)
+    outcome = disk.carry_out(intent)
+    assert outcome.lacking == {top.node_id: ("user.changed", "user.new")}
+    assert set(outcome.placed) == {top.node_id}

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from uuid import UUID
 
 import pytest
+from msgspec import UNSET
 
 from agent.plan import Change
 from agent.replay import check_nodes, node_of, operations, replay
@@ -259,3 +260,74 @@ def test_a_link_goes_with_its_target() -> None:
     assert made == (
         MakeSymlink(node_id=NEW, base_version=2, parent_id=ROOT, name="n", target="to", mtime_ns=0),
     )
+
+
+# --- extended attributes
+
+TAGS, OTHERS = (("user.a", b"1"),), (("user.a", b"2"), ("user.b", b""))
+
+
+def test_extended_attributes_stay_where_nothing_is_said_of_them() -> None:
+    tagged = (
+        SetAttributes(node_id=D, base_version=3, mode=0o600, xattrs=TAGS),
+        SetAttributes(node_id=A, base_version=3, mode=0o700, xattrs=OTHERS),
+    )
+    more = (
+        put(D, ROOT, "d", manifest("y")),
+        SetAttributes(node_id=A, base_version=3, mode=0o755),
+        move(A, ROOT, "z"),
+    )
+    nodes = after(*tagged, *more).nodes
+    assert (nodes[D].xattrs, nodes[A].xattrs, nodes[B].xattrs) == (TAGS, OTHERS, ())
+    nodes = after(*tagged, SetAttributes(node_id=D, base_version=3, mode=0, xattrs=())).nodes
+    assert nodes[D].xattrs == ()
+
+
+def test_a_node_that_is_made_anew_has_those_that_come_with_it() -> None:
+    tagged = SetAttributes(node_id=D, base_version=3, mode=0o600, xattrs=TAGS)
+    made = after(tagged, Delete(node_id=D, base_version=3), put(D, ROOT, "d", manifest("y")))
+    assert made.nodes[D].xattrs == ()
+    new = MakeDirectory(node_id=NEW, parent_id=ROOT, name="n", mode=0o755, xattrs=OTHERS)
+    assert after(new).nodes[NEW].xattrs == OTHERS
+
+
+BAD_XATTRS = [
+    (("trusted.a", b""),), (("user.b", b""), ("user.a", b"")), (("user.a", bytes(70_000)),),
+    (("user.\udcff", b""),), (("user.", b""),), (("user.a", b""),) * 2,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("bad", BAD_XATTRS, ids=range(len(BAD_XATTRS)))
+def test_extended_attributes_that_no_device_may_have_are_refused(bad) -> None:
+    for operation in (
+        SetAttributes(node_id=D, base_version=3, mode=0, xattrs=bad),
+        MakeDirectory(node_id=NEW, parent_id=ROOT, name="n", mode=0, xattrs=bad),
+    ):
+        with pytest.raises(Corrupt):
+            after(operation)
+    with pytest.raises(Corrupt):
+        node_of(record(xattrs=bad))
+
+
+def test_a_snapshot_tells_of_them_where_there_are_any() -> None:
+    assert node_of(record())[0].xattrs == ()
+    assert node_of(record(xattrs=TAGS))[0].xattrs == TAGS
+
+
+def test_only_other_extended_attributes_are_asked_for() -> None:
+    (made,) = asked(changed(lambda n: replace(n, xattrs=TAGS), D))
+    assert made == SetAttributes(
+        node_id=D, base_version=3, mode=0o644, mtime_ns=journal_tree().nodes[D].mtime_ns, xattrs=TAGS
+    )
+    (made,) = asked(changed(lambda n: replace(n, mode=0o600), A))
+    assert made == SetAttributes(node_id=A, base_version=3, mode=0o600)
+    node = replace(journal_tree().nodes[D], xattrs=TAGS)
+    (made,) = asked((node, replace(node, digest=digest_of("y"), xattrs=())))
+    assert isinstance(made, Put)
+    assert made.xattrs == ()
+    (made,) = asked((node, replace(node, digest=digest_of("y"))))
+    assert isinstance(made, Put)
+    assert made.xattrs is UNSET
+    (made,) = asked((None, replace(new_directory(NEW, ROOT, "n"), xattrs=OTHERS)))
+    assert isinstance(made, MakeDirectory)
+    assert made.xattrs == OTHERS

@@ -14,7 +14,7 @@ import pytest
 from agent import scan as room
 from agent.filesystem import Root
 from agent.index import Prints
-from agent.scan import RootGone, Sight
+from agent.scan import Marks, RootGone, Sight
 from agent.trees import UNHASHED, replace
 from broker.model import Kind
 from tests.unit.agent.disk import Disk
@@ -598,3 +598,86 @@ def test_what_has_gone_is_seen_to_have_gone_also_when_another_node_has_its_name(
     sight = disk.look()
     assert sight.local[gone] is None
     assert set(paths(disk)) == {"a", "a/one", "a/two", "b"}
+
+
+# --- extended attributes
+
+
+@pytest.fixture
+def tagged(disk: Disk) -> Disk:
+    """The same, on a disk that has extended attributes."""
+    try:
+        disk.tag("b", a=b"1")
+    except OSError as error:
+        pytest.skip(f"the directory for temporary files has none: {error}")
+    disk.look()
+    return disk
+
+
+def xattrs_of(sight: Sight, disk: Disk) -> dict[str, object]:
+    """Extended attributes of what differs, by path."""
+    return {disk.tree.path(k) or "": n.xattrs for k, n in sight.local.items() if n is not None}
+
+
+def test_a_directorys_extended_attributes_are_seen_when_it_has_changed(tagged: Disk) -> None:
+    assert tagged.node("b").xattrs == (("user.a", b"1"),)
+    tagged.tag("b", a=None, c=b"3")
+    assert xattrs_of(tagged.look(), tagged) == {"b": (("user.c", b"3"),)}
+    tagged.rename("b", "renamed")
+    assert xattrs_of(tagged.look(), tagged) == {"renamed": (("user.c", b"3"),)}
+
+
+def test_a_file_whose_extended_attributes_have_changed_is_read_again(tagged: Disk) -> None:
+    tagged.tag("top", a=b"1")
+    (node,) = tagged.look().local.values()
+    assert node is not None
+    assert (node.digest, node.xattrs) == (UNHASHED, ())
+    assert tagged.node("top").xattrs == (("user.a", b"1"),)
+    tagged.write("top", "newer")
+    (node,) = tagged.look().local.values()
+    assert node is not None
+    assert (node.digest, node.xattrs) == (UNHASHED, (("user.a", b"1"),)), "as was known, until it is read"
+
+
+def test_what_has_not_changed_is_asked_for_nothing(tagged: Disk, monkeypatch) -> None:
+    monkeypatch.setattr(os, "listxattr", lambda *arguments: pytest.fail("nothing has changed"))
+    assert tagged.look().local == {}
+
+
+def test_what_was_read_too_early_is_read_again_until_it_has_rested(tagged: Disk) -> None:
+    """A change within one tick of the inodes' clock does not show in the print."""
+    top, b = tagged.id_at("top"), tagged.id_at("b")
+    rest_s = {"b": 0.5}
+    tagged.marks = Marks(
+        fresh={top, b}, rest_s=lambda look: rest_s["b"] if look.ino == tagged.prints[b].ino else 0
+    )
+    sight = tagged.look()
+    assert (sight.fresh, sight.unsettled) == ({top: False, b: True}, {"": 0.5})
+    for path in ("top", "b"):
+        tagged.tag(path, a=b"late")
+        look = tagged.root.look(path)
+        assert look is not None
+        tagged.prints[tagged.id_at(path)] = look  # as if the clock had not ticked
+    sight = tagged.look()
+    assert xattrs_of(sight, tagged) == dict.fromkeys(("top", "b"), (("user.a", b"late"),))
+    assert tagged.node("top").digest != UNHASHED, "its bytes are as they were"
+    rest_s["b"] = 0.0
+    assert tagged.look().fresh == {top: False, b: False}
+
+
+def test_what_the_disk_has_not_taken_is_not_removed(tagged: Disk) -> None:
+    b = tagged.id_at("b")
+    tagged.marks = Marks(lacking={b: ("user.a",)})
+    tagged.tag("b", a=None, c=b"3")
+    assert xattrs_of(tagged.look(), tagged) == {"b": (("user.a", b"1"), ("user.c", b"3"))}
+
+
+def test_more_than_are_synced_are_left_out_and_said_so(tagged: Disk) -> None:
+    tagged.tag("b", **{f"n{number}": b"" for number in range(64)})
+    sight = tagged.look()
+    assert (xattrs_of(sight, tagged), sight.oversized) == ({}, {tagged.id_at("b"): True})
+    assert tagged.node("b").xattrs == (("user.a", b"1"),)
+    tagged.tag("b", n63=None)
+    sight = tagged.look()
+    assert sight.oversized == {tagged.id_at("b"): False}
+    assert len(tagged.node("b").xattrs) == 64

@@ -1,6 +1,8 @@
 """Bringing content to the stage: whole, or not at all."""
 
+import errno
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -10,7 +12,7 @@ import pytest
 from agent.filesystem import STAGE
 from agent.plan import Change
 from agent.stage import Source, Stager, stage_path
-from agent.trees import Node
+from agent.trees import Node, replace
 from broker.errors import Corrupt, Unavailable
 from broker.model import ROOT, Chunk, FullContent, Kind, manifest_digest
 from tests.unit.agent.disk import Disk
@@ -143,6 +145,22 @@ async def test_a_chunk_that_never_came_leaves_no_hole(disk: Disk) -> None:
     assert disk.stage() == []
 
 
+async def test_what_is_all_zeros_is_left_a_hole(disk: Disk) -> None:
+    """From the gateway as from the old file; zeros between other bytes are written as they are."""
+    hole, mixed = bytes(1_048_576), b"a" + bytes(100_000) + b"b"
+    _, old = file_of(9, mixed, hole)
+    (disk.path / "old").write_bytes(mixed + hole)
+    node, manifest = file_of(1, hole, mixed, hole, hole)
+    other = file_of(2, hole, hole, b"end")
+    gateway = Gateway(hole, b"end")
+    await stage(disk, gateway, (node, manifest), other, sources={node.node_id: Source("old", old)})
+    assert content(disk, node) == hole + mixed + hole + hole
+    assert content(disk, other[0]) == hole + hole + b"end"
+    for each in (node, other[0]):
+        assert (disk.path / stage_path(each)).stat().st_blocks * 512 < 300_000
+    assert sorted(gateway.asked) == sorted([hole, b"end"])
+
+
 async def test_a_transfer_that_breaks_off_leaves_nothing(disk: Disk) -> None:
     gateway = Gateway(b"one", b"two")
     gateway.fails = 1
@@ -176,3 +194,25 @@ async def test_only_what_is_still_our_own_is_thrown_away(disk: Disk) -> None:
     stager.discard(staged.values())
     assert content(disk, node) == b"a person's"
     assert stage_path(node).startswith(STAGE)
+
+
+async def test_content_comes_with_its_extended_attributes_read_only_or_not(disk: Disk, monkeypatch) -> None:
+    tags = (("user.a", b"1"), ("user.b", b"large"))
+    node, manifest = file_of(1, b"one", mode=0o444)
+    node = replace(node, xattrs=tags)
+    real = os.setxattr
+
+    def small_only(fd: int, name: str, value: bytes) -> None:
+        if not os.fstat(fd).st_mode & 0o200:
+            raise PermissionError("read-only")
+        if len(value) > 3:
+            raise OSError(errno.ENOSPC, "too large for this inode")
+        real(fd, name, value)
+
+    monkeypatch.setattr(os, "setxattr", small_only)
+    staged, _ = await stage(disk, Gateway(b"one"), (node, manifest))
+    assert staged[node.node_id].lacking == ("user.b",)
+    assert disk.tags(stage_path(node)) == (("user.a", b"1"),)
+    assert staged[node.node_id].look == disk.root.look(stage_path(node)), "they were set first"
+    status = (disk.path / stage_path(node)).stat()
+    assert (status.st_mode & 0o777, status.st_mtime_ns) == (0o444, node.mtime_ns)

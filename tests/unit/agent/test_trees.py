@@ -4,8 +4,8 @@ from uuid import UUID
 
 import pytest
 
-from agent.trees import Node, Tree, Trees, replace, same
-from broker.model import ROOT
+from agent.trees import Node, Tree, Trees, agreed_xattrs, merge_xattrs, replace, same
+from broker.model import ROOT, Kind
 from tests.unit.agent.twosided import new_directory, new_file, new_link
 
 A, B, C, D = (UUID(int=n) for n in (10, 11, 12, 13))
@@ -149,3 +149,49 @@ def test_who_was_shadowed_has_its_name_again_when_the_other_goes() -> None:
     assert (tree.child(ROOT, "a"), tree.child(ROOT, "b")) == (tree.nodes[A], tree.nodes[B])
     assert {node.node_id for node in tree.children(ROOT)} == {A, B}
     assert tree.shadowed == set()
+
+
+X, Y, Z = b"x", b"y", b"z"
+
+
+def tags(**values: bytes) -> tuple[tuple[str, bytes], ...]:
+    return tuple(sorted((f"user.{name}", value) for name, value in values.items()))
+
+
+@pytest.mark.parametrize(
+    ("remote", "local", "synced", "merged", "agreed"),
+    [
+        (tags(), tags(), tags(), tags(), tags()),
+        (tags(a=X), tags(), tags(), tags(a=X), tags()),
+        (tags(), tags(a=X), tags(), tags(a=X), tags()),
+        (tags(a=X), tags(b=Y), tags(), tags(a=X, b=Y), tags()),
+        (tags(a=X), tags(a=Y), tags(), tags(a=X), tags()),
+        (tags(a=X), tags(a=Y), tags(a=Z), tags(a=X), tags(a=Z)),
+        (tags(a=X), tags(a=X), tags(a=Z), tags(a=X), tags(a=X)),
+        (tags(a=Z), tags(), tags(a=Z), tags(), tags(a=Z)),
+        (tags(), tags(a=Z), tags(a=Z), tags(), tags(a=Z)),
+        (tags(), tags(a=X), tags(a=Z), tags(), tags(a=Z)),
+        (tags(a=X), tags(), tags(a=Z), tags(a=X), tags(a=Z)),
+        (tags(), tags(), tags(a=Z), tags(), tags()),
+        (tags(a=X, b=Y), tags(a=X), tags(b=Z), tags(a=X, b=Y), tags(a=X, b=Z)),
+        (tags(a=b""), tags(a=X), tags(a=X), tags(a=b""), tags(a=X)),
+    ],
+)
+def test_each_extended_attribute_is_merged_for_itself(remote, local, synced, merged, agreed) -> None:
+    """Of two values the journal's wins; an empty one is a value; and where all was merged both sides agree."""
+    assert merge_xattrs(remote, local, synced) == merged
+    assert agreed_xattrs(remote, local, synced) == agreed
+    assert merge_xattrs(merged, merged, agreed) == merged
+
+
+def test_two_sets_that_are_too_many_together_are_the_journals() -> None:
+    ours = tuple((f"user.our {number:02}", b"") for number in range(40))
+    theirs = tuple((f"user.their {number:02}", b"") for number in range(40))
+    assert merge_xattrs(theirs, ours, ()) == theirs
+    assert merge_xattrs(theirs[:24], ours, ()) == (*ours, *theirs[:24])
+
+
+def test_links_have_none_and_all_else_is_compared_by_them() -> None:
+    for kind, is_same in ((Kind.FILE, False), (Kind.DIRECTORY, False), (Kind.SYMLINK, True)):
+        node = Node(node_id=UUID(int=1), parent_id=ROOT, name="n", kind=kind, digest=b"d")
+        assert same(node, replace(node, xattrs=tags(a=X))) is is_same

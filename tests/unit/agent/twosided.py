@@ -482,8 +482,21 @@ class Person:
         node = _pick((n for n in tree.nodes.values() if n.kind is Kind.FILE), one)
         return {} if node is None else {node.node_id: replace(node, mtime_ns=two % 3)}
 
+    def _tag(self, tree: Tree, one: int, two: int, three: int) -> dict[UUID, Node | None]:
+        """Extended attributes: one set, or another, or removed."""
+        node = _pick((n for n in tree.nodes.values() if n.kind is not Kind.SYMLINK), one)
+        if node is None:
+            return {}
+        values = dict(node.xattrs)
+        name = ("user.a", "user.b")[two % 2]
+        if three % 3:
+            values[name] = b"%d" % three
+        else:
+            values.pop(name, None)
+        return {node.node_id: replace(node, xattrs=tuple(sorted(values.items())))}
 
-ACTIONS = ("create", "edit", "move", "swap", "invert", "delete", "replace", "chmod", "touch")
+
+ACTIONS = ("create", "edit", "move", "swap", "invert", "delete", "replace", "chmod", "touch", "tag")
 
 
 def act_here(run: Run, person: Person, what: str, numbers: tuple[int, int, int]) -> None:

@@ -94,6 +94,7 @@ def every_operation() -> Operations:
             mode=0o644,
             mtime_ns=MTIME_NS,
             content=FullContent(16, (ONE, TWO)),
+            xattrs=(("user.rating", b"5"), ("user.tags", b"sea")),
         ),
         Put(
             node_id=NOTES,
@@ -206,6 +207,7 @@ SAMPLES: Final[dict[str, tuple[Struct, Callable[[bytes], Struct]]]] = {
             mtime_ns=MTIME_NS,
             content=FullContent(16, (THREE,)),
             content_version=812,
+            xattrs=(("user.rating", b"5"),),
         ),
         decode_snapshot_node,
     ),

@@ -15,6 +15,7 @@ from broker.messages import (
     decode_snapshot_node,
     decode_stream_head,
     encode,
+    encode_xattrs,
 )
 from broker.model import ROOT, Chunk, Cursor, FullContent, Kind, extend_chain, first_chain
 from metadata.catch_up import INLINE_MANIFEST_BYTES, PAGE_ROWS, PAGE_SIZE_BYTES
@@ -190,6 +191,18 @@ async def test_a_snapshot_has_large_manifests_whole(tree):
     assert contents.pop("large") == large
     assert len(contents) == PAGE_ROWS + 5
     assert set(contents.values()) == {content_of(2)}
+
+
+async def test_a_snapshot_has_extended_attributes_in_pieces_that_are_bounded(tree):
+    """Sixty-four nodes with as many as a node may have are four megabytes of them."""
+    many = tuple((f"user.{number:02}", bytes([number]) * 1000) for number in range(64))
+    plain = await tree.node("plain")
+    full = [await tree.node(f"{number:02}") for number in range(64)]
+    await sql(tree.house, "UPDATE nodes SET xattrs = $2 WHERE node_id = ANY ($1)", full, encode_xattrs(many))
+    _, nodes = await tree.snapshot()
+    assert {node.node_id: node.xattrs or () for node in nodes} == {plain: (), **dict.fromkeys(full, many)}
+    async with aclosing(tree.house.services.catch_up.snapshot(tree.id)) as pieces:
+        assert max([len(piece) async for piece in pieces]) < PAGE_SIZE_BYTES + 10_000
 
 
 async def test_a_snapshot_is_of_one_instant(tree):

@@ -1,0 +1,2 @@
+-- Extended attributes of files and directories: encoded names and values; NULL: none.
+ALTER TABLE nodes ADD COLUMN xattrs bytea;
