@@ -40,6 +40,8 @@ def main() -> int:
     options = _parse()
     chosen = choose(options.mutants, options.seed, options.files)
     kept = {result.mutant: result for result in _read(options.results)}
+    if options.again:
+        kept = {m: r for m, r in kept.items() if r.killed_by is not None or excuse_of(m) is not None}
     done = {m: r for m, r in kept.items() if r.killed_by is not None or r.runs >= options.runs}
     results = [done[mutant] for mutant in chosen if mutant in done]
     left = [mutant for mutant in chosen if mutant not in done]
@@ -153,6 +155,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--first-run", type=int, default=1, help="the first simulated run's seed")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many at once")
     parser.add_argument("--results", type=Path, help="a file of JSON lines, outside of the checkout")
+    parser.add_argument(
+        "--again", action="store_true", help="try those anew that live without a reason: there are new tests"
+    )
     parser.add_argument("--files", nargs="*", default=(), choices=list(UNIT), help="these modules alone")
     return parser.parse_args()
 
