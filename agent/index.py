@@ -5,6 +5,7 @@ It records what was observed, and two intentions: the request in flight, and the
 
 import asyncio
 import contextlib
+import gc
 import os
 import sqlite3
 import struct
@@ -377,7 +378,8 @@ class Index:
             (workspace_id.bytes,),
         ).fetchone()
         key, ids = row[0], _Ids()
-        trees = self._load_trees(key, ids)
+        with _no_collecting():
+            trees, prints = self._load_trees(key, ids), self._load_prints(key, ids)
         state = FolderState(
             key=key,
             generation=row[1],
@@ -388,7 +390,7 @@ class Index:
             unclaimed=bool(row[8]),
             left_folder=row[9],
             rules=row[10],
-            prints=self._load_prints(key, ids),
+            prints=prints,
             lingering={
                 r[0]: (r[1], msgspec.msgpack.decode(r[2], type=Print))
                 for r in db.execute(_SELECT_LINGERING, (key,))
@@ -544,6 +546,18 @@ class Index:
             self._db.execute(
                 "DELETE FROM manifests WHERE NOT EXISTS (SELECT 1 FROM nodes WHERE nodes.digest = manifests.digest)"
             )
+
+
+@contextlib.contextmanager
+def _no_collecting() -> Iterator[None]:
+    """Do not look for cycles while very many objects are made that are none: each time, all so far would be looked at."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 class _Ids(dict[bytes, UUID]):
