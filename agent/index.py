@@ -5,6 +5,7 @@ It records what was observed, and two intentions: the request in flight, and the
 
 import asyncio
 import contextlib
+import gc
 import os
 import sqlite3
 import struct
@@ -439,7 +440,8 @@ class Index:
             (workspace_id.bytes,),
         ).fetchone()
         key, ids = row[0], _Ids()
-        trees = self._load_trees(key, ids)
+        with _no_collecting():
+            trees, prints = self._load_trees(key, ids), self._load_prints(key, ids)
         state = FolderState(
             key=key,
             generation=row[1],
@@ -453,7 +455,7 @@ class Index:
             undone=None if row[11] is None else UUID(bytes=row[11]),
             problems=row[12],
             xattrs_read=bool(row[13]),
-            prints=self._load_prints(key, ids),
+            prints=prints,
             lingering={
                 r[0]: (r[1], msgspec.msgpack.decode(r[2], type=Print))
                 for r in db.execute(_SELECT_LINGERING, (key,))
@@ -674,6 +676,18 @@ class Index:
                 "DELETE FROM manifests WHERE NOT EXISTS (SELECT 1 FROM nodes WHERE nodes.digest = manifests.digest)"
                 " AND NOT EXISTS (SELECT 1 FROM bases WHERE bases.digest = manifests.digest)"
             )
+
+
+@contextlib.contextmanager
+def _no_collecting() -> Iterator[None]:
+    """Do not look for cycles while very many objects are made that are none: each time, all so far would be looked at."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 class _Ids(dict[bytes, UUID]):
