@@ -9,6 +9,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Awaitable, Callable, Collection, Iterator, MutableMapping
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +25,8 @@ from agent.plan import Plan, plan
 from agent.trees import Node, Tree, Trees
 from broker.messages import decode_content, decode_entry
 from broker.model import ROOT, Delete, Kind, Xattrs
+from metadata.state import Guard
+from metadata.state import Verdict as Said
 from tests.simulation.cloud import Cloud, Weather
 from tests.simulation.device import SimulatedDevice
 from tests.simulation.disk import Ambush
@@ -51,6 +54,12 @@ FOLDING: Final = 0.15
 
 WITHOUT_XATTRS: Final = 0.15
 """How often a disk has no extended attributes."""
+
+GUARDED: Final = 0.25
+"""In how many runs a guard holds what is no more than usual, so that people have to decide all the time."""
+
+GUARD: Final = Guard(min_nodes=0, share_percent=10, window=timedelta(milliseconds=4))
+"""The store's clock moves by a millisecond a batch: what is older than some batches is old."""
 
 REST_S: Final = 3600.0
 """How long, by the simulated clock, everything may take to come to rest."""
@@ -133,6 +142,12 @@ class _Run:
         self.record = Record()
         self.forgetful = self.chance.random() < FORGETFUL
         self.calm = not self.forgetful and self.chance.random() < CALM
+        # Of its own, so that the runs without a guard stay what they were.
+        self.guard_chance = random.Random(f"guard of {options.seed}")
+        self.guarded = not self.calm and self.guard_chance.random() < GUARDED
+        self.undone: set[str] = set()
+        if self.guarded:
+            self.cloud.store.guard = GUARD
         self.folding = self.chance.random() < FOLDING
         self.names = CASES if self.folding else self.chance.choice([NAMES, MANY_NAMES])
         self.disks = Disks(self.chance, self.loop.wall_ns, self.watcher.tell)
@@ -236,6 +251,8 @@ class _Run:
             step = self._choose()
             if number not in self.options.skip:
                 await step()
+            if self.guarded and self.guard_chance.random() < 0.2:
+                await self._review()
         if not self.options.skip:
             await self._make_up()
 
@@ -469,9 +486,31 @@ class _Run:
                 self.verdict.diverged.append("it never came to rest")
                 return
             await asyncio.sleep(5.0)
+            await self._review()
             quiet = quiet + 1 if all(device.is_settled() for device in self.devices) else 0
             if quiet == 1:
                 await self._look_afresh()
+
+    async def _review(self) -> None:
+        """Somebody decides on what the guard holds, and the device is told of it, or finds out by itself."""
+        store, workspace_id = self.cloud.store, self.cloud.workspace_id
+        for device in self.devices:
+            held = store.holds.get((workspace_id, device.device_id))
+            if held is None or held.verdict is not Said.HELD:
+                continue
+            if self.guard_chance.random() < 0.5:
+                self._say(
+                    f"what {device.name} would do is accepted: {held.new.deleted} and {held.new.rewritten}"
+                )
+                await store.accept_hold(workspace_id, held.new.hold_id)
+            else:
+                self._say(
+                    f"what {device.name} would do is undone: {held.new.deleted} and {held.new.rewritten}"
+                )
+                self.undone.add(device.name)
+                await store.undo_hold(workspace_id, held.new.hold_id)
+            if device.folder is not None and self.guard_chance.random() < 0.7:
+                device.folder.hold.ask()
 
     async def _look_afresh(self) -> None:
         for device in self.devices:
@@ -591,6 +630,8 @@ class _Run:
             original = stem + rest.rpartition(")")[2]
             if content is not None and content not in self.record.writes:
                 continue  # a power cut has torn it
+            if rest.split(" ")[0] in self.undone:
+                continue  # what was undone is kept beside the others' version
             if self.calm or not self.record.is_explained(rest.split(" ")[0], original, content, below):
                 self.verdict.conflicts_unexplained.append(path)
 

@@ -15,6 +15,7 @@ MODULES: Final = (
     "finish.py",
     "folder.py",
     "hashing.py",
+    "hold.py",
     "index.py",
     "look.py",
     "receive.py",

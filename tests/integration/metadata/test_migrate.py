@@ -1,13 +1,14 @@
 """The chain of migrations: it makes the schema that stands in schema.sql, once, whoever runs it."""
 
 import asyncio
+from uuid import uuid4
 
 import asyncpg
 import pytest
 
 from broker.errors import Misconfigured, Unavailable
 from metadata.database import close, connect, translate
-from metadata.migrate import migrate, newest_version
+from metadata.migrate import migrate, migrations, newest_version
 from metadata.sql import read
 
 SHAPE = """
@@ -88,3 +89,30 @@ async def test_a_wrong_statement_is_not_taken_for_an_outage(postgres_server):
     await close(pool)
     with pytest.raises(Unavailable), translate():
         await pool.fetchval("SELECT 1")
+
+
+async def test_what_stood_before_there_was_a_guard_is_old(postgres_server):
+    dsn = await postgres_server.create_database()
+    connection = await asyncpg.connect(dsn)
+    await connection.execute(";".join(each.sql for each in migrations() if each.version < 3))
+    await connection.execute("INSERT INTO schema_version (version) VALUES (1), (2)")
+    user_id, workspace_id = uuid4(), uuid4()
+    await connection.execute("INSERT INTO users VALUES ($1, 'a@example.org', '')", user_id)
+    await connection.execute(
+        "INSERT INTO workspaces (workspace_id, owner_id, name, head_chain) VALUES ($1, $2, 'w', $3)",
+        workspace_id,
+        user_id,
+        bytes(32),
+    )
+    add = (
+        "INSERT INTO nodes (workspace_id, node_id, parent_id, name, kind, version)"
+        " VALUES ($1, $2, $2, $3, 'directory', 1)"
+    )
+    await connection.execute(add, workspace_id, uuid4(), "before")
+    assert await migrate(dsn) == list(range(3, newest_version() + 1))
+    await connection.execute(add, workspace_id, uuid4(), "after")
+    rows = await connection.fetch(
+        "SELECT name, made_at > now() - interval '1 hour' AS young FROM nodes ORDER BY name"
+    )
+    assert [tuple(row) for row in rows] == [("after", True), ("before", False)]
+    await connection.close()
