@@ -136,6 +136,7 @@ class Follower:
         Returns:
             The changes that have arrived since the last look.
         """
+        arrivals: list[Arrival] = []
         for side in self.sides:
             for change in changes(self._trees[side], trees[side]):
                 known = self._waiting.get(change.path)
@@ -145,8 +146,13 @@ class Follower:
                 self._waiting.pop(change.path, None)
                 if not _has_arrived(change, trees[self._other(side)], trees[side]):
                     self._waiting[change.path] = (change, side, now_s)
+                elif not (
+                    _has_arrived(change, self._trees[self._other(side)], trees[side])
+                    or any(change.path == told.change.path for told in arrivals)
+                ):
+                    # It was made and has arrived between two looks. Where is not known: the first side is said.
+                    arrivals.append(Arrival(change=change, origin=side, took_s=0.0))
         self._trees = dict(trees)
-        arrivals = []
         for path, (change, origin, began_s) in list(self._waiting.items()):
             if _has_arrived(change, trees[self._other(origin)], trees[origin]):
                 del self._waiting[path]

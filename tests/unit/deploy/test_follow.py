@@ -48,6 +48,14 @@ def test_a_change_is_told_when_it_arrives_and_not_twice() -> None:
     assert follower.see({"A": {"a": file(1)}, "B": {"a": file(7)}}, 11.0) == []
 
 
+def test_what_was_made_and_has_arrived_between_two_looks_is_told_once() -> None:
+    follower = Follower(sides=("A", "B"))
+    follower.begin({"A": {}, "B": {}})
+    (arrival,) = follower.see({"A": {"a": file(1)}, "B": {"a": file(7)}}, 10.0)
+    assert (arrival.change, arrival.took_s) == (Change(verb="saved", path="a"), 0.0)
+    assert follower.see({"A": {"a": file(1)}, "B": {"a": file(7)}}, 11.0) == []
+
+
 def test_what_vanishes_before_it_arrives_is_not_told() -> None:
     follower = Follower(sides=("A", "B"))
     follower.begin({"A": {}, "B": {}})
