@@ -238,6 +238,8 @@ class Agent:
                 continue
             self._missing.pop(record.workspace_id, None)
             self._folders[record.workspace_id] = folder
+            if self._consumer is not None:
+                folder.receiver.ask()  # what came out of the queue while it was not open went to nobody
             self._changed.set()
             try:
                 await folder.run()
@@ -277,6 +279,7 @@ class Agent:
         """Consume the device's queue for as long as the device is not revoked. Needs the metadata server only at times."""
         patience = Patience()
         await self._renew_session()
+        await self._until_opened()  # a notice for a folder that is not open yet would go to nobody
         while True:
             self._consumer = Consumer(
                 self._address(), self._credential.queue, prefetch=PREFETCH, exclusive=True
@@ -294,6 +297,15 @@ class Agent:
                 log.warning("session.lost", device_id=str(self._credential.device_id), error=str(error))
             await patience.wait()
             await self._renew_session()
+
+    async def _until_opened(self) -> None:
+        """Wait until each folder is open, or known not to be in its place."""
+        while any(
+            record.workspace_id not in self._folders and record.workspace_id not in self._missing
+            for record in self._home.folders()
+        ):
+            self._changed.clear()
+            await self._changed.wait()
 
     async def _renew_session(self) -> None:
         """Have the service repair this device's queue and bindings, and tell where everything is. It may be away."""

@@ -81,8 +81,8 @@ class Receiver:
     async def run(self) -> None:
         """Catch up whenever something is missing. Runs until cancelled."""
         patience = Patience()
-        # What came out of the queue, and what was told of heads, while the folder was being opened went to nobody.
-        self.ask()
+        if self._replica.cursor is None:
+            self.ask()
         while True:
             await self._behind.wait()
             self._behind.clear()

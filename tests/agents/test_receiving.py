@@ -7,7 +7,6 @@ from uuid import uuid4
 
 import pytest
 
-from agent.folder import Folder
 from broker.messages import ChangeNotice, JournalEntry, decode_entry, encode
 from broker.model import ROOT, Cursor, Delete, MakeDirectory, Move, extend_chain
 from tests.agents.world import Device, World
@@ -123,25 +122,3 @@ async def test_an_entry_that_deletes_leaves_its_tombstone(scene) -> None:
     notice = ChangeNotice(workspace_id=world.workspace_id, head=head, entries=(entry,))
     assert await follow(desktop, notice) == ENTRIES + 2
     assert desktop.folder.replica.trees.tombstones[node.node_id] == ENTRIES + 2
-
-
-async def test_what_was_told_while_a_folder_was_being_opened_is_asked_for(
-    tmp_path: Path, monkeypatch
-) -> None:
-    """A large one takes seconds to open: its notices, and the heads that the service tells, come before it can take them."""
-    world = await World.make(tmp_path)
-    laptop, desktop = await world.device("laptop"), await world.device("desktop")
-    await laptop.start()
-    await desktop.start()
-    await world.settle()
-    await desktop.stop()
-    laptop.write("saved", "while the other was away")
-    await world.settle(laptop)
-    while not desktop.inbox.empty():
-        desktop.inbox.get_nowait()
-    monkeypatch.setattr(Folder, "compare_head", lambda *_: None)
-    await desktop.start()
-    await world.settle()
-    assert desktop.read("saved") == b"while the other was away"
-    await laptop.stop()
-    await desktop.stop()

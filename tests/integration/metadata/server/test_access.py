@@ -19,9 +19,9 @@ async def test_every_other_call_needs_a_device(house):
     routes = make_app(house.services).router.routes()
     calls = {(route.method, route.resource.canonical) for route in routes if route.resource is not None}
     guarded = sorted(call for call in calls if call[1] not in OPEN and call[0] != "HEAD")
-    assert len(guarded) == 11
+    assert len(guarded) == 16
     for method, path in guarded:
-        answer = await house.call(method, path.format(id=uuid.uuid4(), sha="0" * 64))
+        answer = await house.call(method, path.format(id=uuid.uuid4(), hold_id=uuid.uuid4(), sha="0" * 64))
         assert (answer.status, answer.code) == (401, "forbidden"), path
 
 
