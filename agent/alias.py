@@ -12,21 +12,18 @@ from agent.plan import Change
 from agent.trees import Tree
 
 
-def choose_aliases(
-    changes: Iterable[Change], local: Tree, folding: Folding, leaving: Collection[UUID] = ()
-) -> dict[UUID, str]:
+def choose_aliases(changes: Iterable[Change], local: Tree, folding: Folding) -> dict[UUID, str]:
     """Which of the nodes that are placed get an alias, and what: all others get their own names.
 
     Args:
         changes: What is placed together.
         local: What is on disk.
         folding: Which names are one to it.
-        leaving: Further nodes whose names are about to be free.
     """
     if not (folding.any or local.aliases):
         return {}
     changes = sorted(changes, key=lambda change: change.node_id.int)
-    named = {c.node_id for c in changes if c.after is None or _is_named(c, local)} | set(leaving)
+    named = {c.node_id for c in changes if c.after is None or _is_named(c, local)}
     taken: dict[UUID, set[str]] = {}
     aliases: dict[UUID, str] = {}
     for change in changes:

@@ -1,5 +1,6 @@
 """The names that Hutch gives to files itself, conflict copies; and which names are one to a file system."""
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Callable
@@ -59,14 +60,7 @@ def conflict_name(name: str, device: str, date: str, is_free: Callable[[str], bo
     Returns:
         A name of at most 255 bytes; the stem is cut where it must be.
     """
-    stem, suffix = _split(name)
-    counter = 1
-    while True:
-        mark = f"{_opening(device)}{date}{'' if counter == 1 else f' {counter}'})"
-        candidate = _cut(stem, MAX_NAME_SIZE_BYTES - len((mark + suffix).encode())) + mark + suffix
-        if is_free(candidate):
-            return candidate
-        counter += 1
+    return _marked(name, f"{_opening(device)}{date}", is_free)
 
 
 def alias_name(name: str, is_free: Callable[[str], bool]) -> str:
@@ -79,14 +73,15 @@ def alias_name(name: str, is_free: Callable[[str], bool]) -> str:
     Returns:
         A name of at most 255 bytes; the stem is cut where it must be.
     """
+    return _marked(name, " (other spelling", is_free)
+
+
+def _marked(name: str, opening: str, is_free: Callable[[str], bool]) -> str:
+    """The first free one of the names with a mark before their suffix, counted from the second on."""
     stem, suffix = _split(name)
-    counter = 1
-    while True:
-        mark = f" (other spelling{'' if counter == 1 else f' {counter}'})"
-        candidate = _cut(stem, MAX_NAME_SIZE_BYTES - len((mark + suffix).encode())) + mark + suffix
-        if is_free(candidate):
-            return candidate
-        counter += 1
+    ends = (f"{opening}{'' if count == 1 else f' {count}'}){suffix}" for count in itertools.count(1))
+    names = (_cut(stem, MAX_NAME_SIZE_BYTES - len(end.encode())) + end for end in ends)
+    return next(filter(is_free, names))
 
 
 def is_conflict_name(name: str, device: str) -> bool:

@@ -7,10 +7,10 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
+from agent.names import CONFLICT_MARK
 from agent.scan import Problem, printable
 from agent.trees import Tree
 
-CONFLICT_MARK: Final = " (conflicted copy of "
 MAX_CONFLICT_PATHS: Final = 1_000
 MAX_KEPT_PROBLEMS: Final = 1_000
 
