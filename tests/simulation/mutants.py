@@ -91,8 +91,8 @@ MUTANTS: Final = (
     Mutant(
         "what cannot be read is taken for deleted",
         "agent/scan.py",
-        '        self._problem(path, "unreadable", error.strerror or str(error))\n        self._keep(path)',
-        '        self._problem(path, "unreadable", error.strerror or str(error))\n        self.complete[path] = None',
+        "        self._problem(path, UNREADABLE, error.strerror or str(error))\n        self._keep(path)",
+        "        self._problem(path, UNREADABLE, error.strerror or str(error))\n        self.complete[path] = None",
     ),
     Mutant(
         "the merge base does not learn of a move",

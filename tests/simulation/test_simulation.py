@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.simulation.disk import Disk
+from tests.simulation.mutants import MUTANTS
 from tests.simulation.run import Verdict
 
 CHECKOUT = Path(__file__).parents[2]
@@ -74,6 +75,11 @@ def test_a_verdict_with_anything_in_it_is_not_good() -> None:
         verdict = Verdict(seed=0)
         setattr(verdict, name, ["something"])
         assert not verdict.is_good
+
+
+def test_each_rule_that_a_mutant_takes_away_is_there_once() -> None:
+    found = {mutant.name: (CHECKOUT / mutant.file).read_text().count(mutant.old) for mutant in MUTANTS}
+    assert found == dict.fromkeys(found, 1)
 
 
 def test_a_lost_edit_is_found() -> None:
